@@ -1,0 +1,2 @@
+//! The `rx` command.
+fn main() {}

@@ -1,0 +1,4 @@
+//! Rx / RxRPC, the RPC protocol of AFS, in user space.
+#![forbid(unsafe_code)]
+
+pub mod wire;

@@ -1,0 +1,25 @@
+//! Bytes to values and back: every packet of Rx, both directions.
+//!
+//! Knows layouts and nothing else: no time, no state, no sockets. Decoding never panics and never
+//! allocates by a number that the peer sent; encoding writes into the caller's buffer. Section numbers
+//! name `docs/protocol/rx-wire.md`.
+
+mod abort;
+mod ack;
+mod data;
+mod header;
+mod numbers;
+
+pub use abort::{ABORT_LEN, decode_abort, encode_abort};
+pub use ack::{
+    ACK_FIXED_LEN, ACK_LEN_MAX, ACK_PADDING_LEN, Ack, AckError, AckReason, FullTrailer,
+    SACK_ENTRIES_MAX, Trailer,
+};
+pub use data::{
+    DATA_PAYLOAD_MAX, JUMBO_HEADER_LEN, JUMBO_PACKETS_MAX, JumboError, SubPacket, SubPackets,
+    check_jumbo, sub_packets,
+};
+pub use header::{Flags, HEADER_LEN, Header, PacketType};
+pub use numbers::{
+    AbortCode, CallNumber, ChannelIndex, Cid, Epoch, SecurityIndex, Seq, Serial, ServiceId,
+};
