@@ -1,4 +1,5 @@
 //! Rx / RxRPC, the RPC protocol of AFS, in user space.
 #![forbid(unsafe_code)]
 
+pub mod net;
 pub mod wire;
