@@ -73,7 +73,8 @@ impl AckReason {
 /// The trailer words that an ACK carried (rx-wire.md 4.4.2). Old peers send fewer than four.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Trailer {
-    /// Before AFS 3.3, or truncated: no size information.
+    /// Before AFS 3.3, or truncated: no size information. What does stand after the table, padding
+    /// included, is in [`Ack::excess`].
     #[default]
     None,
     /// AFS 3.3: sizes only.
@@ -126,20 +127,24 @@ pub struct Ack<'a> {
     pub reason: AckReason,
     /// The SACK table: entry i speaks of `first_packet + i`; only bit 0 counts.
     pub sacks: &'a [u8],
-    /// The three bytes after the table: 0, but for extended SACK; ignored.
+    /// The three bytes before the trailer: 0, but for extended SACK; ignored. Not written if there is
+    /// no trailer.
     pub padding: [u8; ACK_PADDING_LEN],
     /// The trailer words.
     pub trailer: Trailer,
-    /// Bytes after the trailer: the zero padding of an MTU probe, or a cut trailer word.
+    /// Bytes after the trailer: the zero padding of an MTU probe, or a cut trailer word. Without a
+    /// trailer, all bytes after the table.
     pub excess: &'a [u8],
 }
 
 /// Why an ACK payload cannot be used.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum AckError {
     /// Shorter than the fixed part.
+    #[error("an ACK shorter than its fixed part of {ACK_FIXED_LEN} bytes")]
     Short,
     /// The table is longer than the payload.
+    #[error("an ACK shorter than its SACK table")]
     TableCut,
 }
 
@@ -148,11 +153,13 @@ impl<'a> Ack<'a> {
     pub fn decode(payload: &'a [u8]) -> Result<Ack<'a>, AckError> {
         let (fixed, rest) = payload.split_first_chunk::<ACK_FIXED_LEN>().ok_or(AckError::Short)?;
         let (sacks, rest) = rest.split_at_checked(fixed[17] as usize).ok_or(AckError::TableCut)?;
-        let (padding, words) = match rest.split_first_chunk::<ACK_PADDING_LEN>() {
-            Some((padding, words)) => (*padding, words),
-            None => ([0; ACK_PADDING_LEN], rest),
+        let (padding, trailer, excess) = match rest.split_first_chunk::<ACK_PADDING_LEN>() {
+            Some((padding, words)) => match Trailer::decode(words) {
+                (Trailer::None, _) => ([0; ACK_PADDING_LEN], Trailer::None, rest),
+                (trailer, len) => (*padding, trailer, &words[len..]),
+            },
+            None => ([0; ACK_PADDING_LEN], Trailer::None, rest),
         };
-        let (trailer, trailer_len) = Trailer::decode(words);
         Ok(Ack {
             buffer_space: u16::from_be_bytes([fixed[0], fixed[1]]),
             max_skew: u16::from_be_bytes([fixed[2], fixed[3]]),
@@ -163,11 +170,13 @@ impl<'a> Ack<'a> {
             sacks,
             padding,
             trailer,
-            excess: &words[trailer_len..],
+            excess,
         })
     }
 
     /// Appends the payload to `buffer`: fixed part, table (its first 255 entries), padding, trailer, excess.
+    ///
+    /// Whatever [`Ack::decode`] accepted comes out as it was.
     pub fn encode(&self, buffer: &mut Vec<u8>) {
         let sacks = &self.sacks[..self.sacks.len().min(SACK_ENTRIES_MAX)];
         buffer.extend_from_slice(&self.buffer_space.to_be_bytes());
@@ -177,8 +186,7 @@ impl<'a> Ack<'a> {
         buffer.extend_from_slice(&self.serial.0.to_be_bytes());
         buffer.extend_from_slice(&[self.reason.byte(), sacks.len() as u8]);
         buffer.extend_from_slice(sacks);
-        let bare = self.trailer == Trailer::None && self.excess.is_empty();
-        if !bare {
+        if self.trailer != Trailer::None {
             buffer.extend_from_slice(&self.padding);
         }
         self.trailer.encode(buffer);
@@ -229,4 +237,142 @@ impl Trailer {
 
 fn word(fixed: &[u8; ACK_FIXED_LEN], at: usize) -> u32 {
     u32::from_be_bytes([fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::HEADER_LEN;
+    use super::super::examples::{W3, W4, W5, W6, bytes};
+    use super::*;
+
+    fn payload(example: &str) -> Vec<u8> {
+        bytes(example).split_off(HEADER_LEN)
+    }
+
+    fn encoded(ack: &Ack<'_>) -> Vec<u8> {
+        let mut buffer = Vec::new();
+        ack.encode(&mut buffer);
+        buffer
+    }
+
+    fn trailer(max_mtu: u32, rwind: u32, jumbo_max: u32) -> Trailer {
+        Trailer::Full(FullTrailer { max_mtu, if_mtu: 1444, rwind, jumbo_max })
+    }
+
+    /// W3 without what differs between the examples.
+    const PLAIN: Ack<'static> = Ack {
+        buffer_space: 0,
+        max_skew: 0,
+        first_packet: Seq(1),
+        previous_packet: Seq(0),
+        serial: Serial(0),
+        reason: AckReason::Idle,
+        sacks: &[],
+        padding: [0; 3],
+        trailer: Trailer::None,
+        excess: &[],
+    };
+
+    #[test]
+    fn the_examples_are_read_and_written() {
+        let final_ack = Ack {
+            first_packet: Seq(2),
+            previous_packet: Seq(1),
+            serial: Serial(1),
+            trailer: trailer(5692, 32, 4),
+            ..PLAIN
+        };
+        let gap = Ack {
+            first_packet: Seq(3),
+            previous_packet: Seq(5),
+            serial: Serial(9),
+            reason: AckReason::OutOfSequence,
+            sacks: &[0, 1, 1],
+            trailer: trailer(5692, 32, 4),
+            ..PLAIN
+        };
+        let ping = Ack { reason: AckReason::Ping, trailer: trailer(1444, 16, 1), ..PLAIN };
+        let answer = Ack { reason: AckReason::PingResponse, serial: Serial(8), ..ping };
+        for (example, ack) in [(W3, final_ack), (W4, gap), (W5, ping), (W6, answer)] {
+            assert_eq!(Ack::decode(&payload(example)), Ok(ack));
+            assert_eq!(encoded(&ack), payload(example));
+        }
+        assert!(!gap.is_acked(0) && gap.is_acked(1) && gap.is_acked(2) && !gap.is_acked(3));
+    }
+
+    #[test]
+    fn every_truncation_is_an_error_or_comes_out_as_it_went_in() {
+        let whole = payload(W4);
+        for len in 0..whole.len() {
+            match Ack::decode(&whole[..len]) {
+                Ok(ack) => assert_eq!(encoded(&ack), whole[..len], "{len}"),
+                Err(AckError::Short) => assert!(len < 18, "{len}"),
+                Err(AckError::TableCut) => assert!((18..21).contains(&len), "{len}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_trailer_is_read_as_openafs_reads_it() {
+        // rx-wire.md 4.4.2: of 9 to 11 bytes and of 13 to 15 only the sizes count.
+        let words: Vec<u8> = [1u32, 2, 3, 4].into_iter().flat_map(u32::to_be_bytes).collect();
+        let sizes = Trailer::Sizes { max_mtu: 1, if_mtu: 2 };
+        for len in 0..=16 {
+            let mut payload = encoded(&PLAIN);
+            payload.extend([0; ACK_PADDING_LEN]);
+            payload.extend(&words[..len]);
+            let expected = match len {
+                0..8 => Trailer::None,
+                12 => Trailer::Window { max_mtu: 1, if_mtu: 2, rwind: 3 },
+                8..16 => sizes,
+                _ => Trailer::Full(FullTrailer { max_mtu: 1, if_mtu: 2, rwind: 3, jumbo_max: 4 }),
+            };
+            let ack = Ack::decode(&payload).unwrap();
+            assert_eq!(ack.trailer, expected, "{len}");
+            assert_eq!(encoded(&ack), payload, "{len}");
+        }
+    }
+
+    #[test]
+    fn the_padding_of_an_mtu_probe_is_kept_apart_from_the_trailer() {
+        let mut probe = payload(W5);
+        probe.extend([0; 1379]);
+        let ack = Ack::decode(&probe).unwrap();
+        assert_eq!(ack.trailer, trailer(1444, 16, 1));
+        assert_eq!(ack.excess.len(), 1379);
+        assert_eq!(encoded(&ack), probe);
+    }
+
+    #[test]
+    fn tables_are_full_at_255_entries() {
+        for (given, written) in [(254, 254), (255, 255), (256, 255)] {
+            let table = vec![1; given];
+            let ack = Ack { sacks: &table, trailer: trailer(1444, 32, 1), ..PLAIN };
+            let bytes = encoded(&ack);
+            assert_eq!(bytes.len(), ACK_LEN_MAX - 255 + written);
+            assert_eq!(Ack::decode(&bytes).unwrap().sacks.len(), written);
+        }
+    }
+
+    #[test]
+    fn odd_values_are_kept_and_only_bit_0_of_an_entry_counts() {
+        let mut odd = payload(W4);
+        odd[..18].fill(0xff);
+        odd[17] = 3;
+        odd[18..21].copy_from_slice(&[0xfe, 0xff, 0x01]);
+        odd[21..24].copy_from_slice(&[1, 4, 0]);
+        let ack = Ack::decode(&odd).unwrap();
+        assert_eq!((ack.reason, ack.padding), (AckReason::Other(255), [1, 4, 0]));
+        assert!(!ack.is_acked(0) && ack.is_acked(1) && ack.is_acked(2));
+        assert_eq!(encoded(&ack), odd);
+    }
+
+    #[test]
+    fn every_reason_is_a_value() {
+        for byte in 0..=255 {
+            let reason = AckReason::from_byte(byte);
+            assert_eq!(reason.byte(), byte);
+            assert_eq!(matches!(reason, AckReason::Other(_)), !(1..=9).contains(&byte));
+        }
+    }
 }

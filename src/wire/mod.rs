@@ -7,6 +7,8 @@
 mod abort;
 mod ack;
 mod data;
+#[cfg(test)]
+mod examples;
 mod header;
 mod numbers;
 
@@ -16,8 +18,7 @@ pub use ack::{
     SACK_ENTRIES_MAX, Trailer,
 };
 pub use data::{
-    DATA_PAYLOAD_MAX, JUMBO_HEADER_LEN, JUMBO_PACKETS_MAX, JumboError, SubPacket, SubPackets,
-    check_jumbo, sub_packets,
+    DATA_PAYLOAD_MAX, JUMBO_HEADER_LEN, JUMBO_PACKETS_MAX, JumboError, SubPacket, SubPackets, check_jumbo, sub_packets,
 };
 pub use header::{Flags, HEADER_LEN, Header, PacketType};
 pub use numbers::{
