@@ -7,6 +7,9 @@ use super::{CallNumber, Cid, Epoch, SecurityIndex, Seq, Serial, ServiceId};
 /// Bytes of the header.
 pub const HEADER_LEN: usize = 28;
 
+/// Where the flags stand: a jumbogram's writer sets one after the header is written.
+pub(super) const FLAGS_OFFSET: usize = offset::FLAGS;
+
 mod offset {
     pub const EPOCH: usize = 0;
     pub const CID: usize = 4;
@@ -219,4 +222,73 @@ fn word(bytes: &[u8; HEADER_LEN], at: usize) -> u32 {
 #[inline]
 fn half(bytes: &[u8; HEADER_LEN], at: usize) -> u16 {
     u16::from_be_bytes([bytes[at], bytes[at + 1]])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::examples::{W1, W9, bytes};
+    use super::*;
+
+    #[test]
+    fn a_header_is_read_and_written() {
+        let datagram = bytes(W1);
+        let header = Header {
+            epoch: Epoch(0x8f3a_21c4),
+            cid: Cid(0x5d0e_9a36),
+            call_number: CallNumber(1),
+            seq: Seq(1),
+            serial: Serial(1),
+            packet_type: PacketType::Data,
+            flags: Flags::CLIENT_INITIATED.with(Flags::LAST_PACKET),
+            user_status: 0,
+            security_index: SecurityIndex::NULL,
+            cksum: 0,
+            service_id: ServiceId(1),
+        };
+        assert_eq!(Header::decode(&datagram), Some(header));
+        assert_eq!(header.encode(), datagram[..HEADER_LEN]);
+        let abort = Header::decode(&bytes(W9)).unwrap();
+        assert_eq!(
+            (abort.security_index, abort.packet_type),
+            (SecurityIndex(2), PacketType::Abort)
+        );
+    }
+
+    #[test]
+    fn every_byte_has_its_place() {
+        // The checksum comes before the service id, unlike in OpenAFS's struct (rx-wire.md 1).
+        let bytes: [u8; HEADER_LEN] = std::array::from_fn(|at| at as u8);
+        let header = Header::decode(&bytes).unwrap();
+        assert_eq!((header.cksum, header.service_id), (0x1819, ServiceId(0x1a1b)));
+        assert_eq!((header.user_status, header.security_index), (22, SecurityIndex(23)));
+        assert_eq!(header.encode(), bytes);
+    }
+
+    #[test]
+    fn every_truncation_is_refused_and_more_is_ignored() {
+        let datagram = bytes(W1);
+        for len in 0..=datagram.len() {
+            assert_eq!(Header::decode(&datagram[..len]).is_some(), len >= HEADER_LEN);
+        }
+    }
+
+    #[test]
+    fn every_type_is_a_value() {
+        for byte in 0..=255 {
+            let packet_type = PacketType::from_byte(byte);
+            assert_eq!(packet_type.byte(), byte);
+            let is_unknown = matches!(packet_type, PacketType::Unknown(_));
+            assert_eq!(is_unknown, matches!(byte, 0 | 12 | 14..));
+        }
+    }
+
+    #[test]
+    fn flags_are_sets() {
+        let both = Flags::CLIENT_INITIATED.with(Flags::JUMBO_PACKET);
+        assert!(both.has(Flags::CLIENT_INITIATED) && both.has(both) && both.has(Flags::NONE));
+        assert!(!Flags::CLIENT_INITIATED.has(both));
+        assert_eq!(both.without(Flags::JUMBO_PACKET), Flags::CLIENT_INITIATED);
+        assert_eq!(both.with_if(false, Flags::LAST_PACKET), both);
+        assert_eq!(both.with_if(true, Flags::LAST_PACKET), Flags(0x25));
+    }
 }

@@ -18,7 +18,8 @@ pub use ack::{
     SACK_ENTRIES_MAX, Trailer,
 };
 pub use data::{
-    DATA_PAYLOAD_MAX, JUMBO_HEADER_LEN, JUMBO_PACKETS_MAX, JumboError, SubPacket, SubPackets, check_jumbo, sub_packets,
+    AppendError, DATA_PAYLOAD_MAX, JUMBO_HEADER_LEN, JUMBO_PACKETS_MAX, JumboError, JumboWriter,
+    SubPacket, SubPackets, check_jumbo, sub_packets,
 };
 pub use header::{Flags, HEADER_LEN, Header, PacketType};
 pub use numbers::{
