@@ -11,6 +11,7 @@ mod data;
 mod examples;
 mod header;
 mod numbers;
+mod version;
 
 pub use abort::{ABORT_LEN, decode_abort, encode_abort};
 pub use ack::{
@@ -24,4 +25,8 @@ pub use data::{
 pub use header::{Flags, HEADER_LEN, Header, PacketType};
 pub use numbers::{
     AbortCode, CallNumber, ChannelIndex, Cid, Epoch, SecurityIndex, Seq, Serial, ServiceId,
+};
+pub use version::{
+    VERSION_REQUEST_LEN, VERSION_REQUEST_PAYLOAD, VERSION_TEXT_LEN, Version, encode_nat_keepalive,
+    encode_version_reply, encode_version_request,
 };
