@@ -7,6 +7,7 @@
 mod abort;
 mod ack;
 mod data;
+pub mod debug;
 #[cfg(test)]
 mod examples;
 mod header;
