@@ -261,7 +261,7 @@ pub mod call_other {
 
 /// Values of [`SecurityStats::security_type`].
 pub mod security_type {
-    /// Not told.
+    /// Not told: what OpenAFS says of rxnull.
     pub const UNKNOWN: u8 = 0;
     /// rxnull.
     pub const NULL: u8 = 1;

@@ -80,7 +80,7 @@ record! {
 }
 
 record! {
-    /// What a security class tells about a connection; all 0 from rxnull but for the type.
+    /// What a security class tells about a connection; all 0 for rxnull, from OpenAFS 1.8.9 at least.
     SecurityStats, 76 bytes {
         /// See [`security_type`](super::security_type).
         security_type: u8,
