@@ -5,6 +5,7 @@
 //! and no policy about errors; it only reports them.
 
 mod memory;
+mod udp;
 
 use std::{
     io,
@@ -15,6 +16,7 @@ use std::{
 use bytes::Bytes;
 
 pub use memory::{MemoryCounters, MemoryHub, MemoryLimits, MemoryNetwork};
+pub use udp::{BoundUdp, UdpNetwork, UdpOptions};
 
 /// Datagrams to one address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
