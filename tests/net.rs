@@ -1,5 +1,5 @@
 //! Real sockets on the loopback interface: what the kernel does, seen through the contract.
-//! Nothing here knows Rx. Faults are in memory, under a paused clock.
+//! Nothing here knows Rx. Memory, faults and the mock are used as a test of a service would.
 
 use std::{
     future::poll_fn,
@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use rxrpc::net::{Incoming, Network, PathError, Transmit, UdpNetwork, UdpOptions, cut};
+use rxrpc::net::{
+    FaultControl, Faults, FaultyNetwork, Incoming, MemoryHub, Network, NetworkSource, PathError,
+    Transmit, UdpNetwork, UdpOptions, cut, network_source,
+};
 
 /// Only ends a test that hangs.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -250,4 +253,60 @@ async fn an_inherited_socket_is_opened_elsewhere() {
         })
     });
     assert_eq!(elsewhere.join().unwrap(), [(a.local_addr(), b"early".to_vec())]);
+}
+
+/// Two faulty ends in memory, each behind a source; the same seed gives the same datagrams.
+#[tokio::test(start_paused = true)]
+async fn faults_in_memory_follow_their_seed() {
+    async fn arriving(seed: u64) -> Vec<(SocketAddr, Vec<u8>)> {
+        let hub = MemoryHub::new();
+        let control = FaultControl::new();
+        control.set_outgoing(Faults {
+            loss_probability: 0.3,
+            delay_ms: 10,
+            jitter_ms: 10,
+            ..Faults::default()
+        });
+        let end = |seed| {
+            let (addr, inner) = hub.bind_source(addr("127.0.0.1:0")).unwrap();
+            let control = control.clone();
+            let source: NetworkSource =
+                network_source(move || Ok(FaultyNetwork::new(inner()?, seed, control)));
+            (addr, source)
+        };
+        let ((_, a), (to, b)) = (end(seed), end(seed + 1));
+        let (mut a, mut b) = (a().unwrap(), b().unwrap());
+        let contents: Vec<u8> = (0..100).collect();
+        send(&mut a, &Transmit { to, contents: &contents, segment_size: 1 }).await.unwrap();
+        let left = 100 - control.outgoing_counters().lost_datagrams as usize;
+        // Nobody else would send what is due.
+        let sending = tokio::task::spawn_local(async move {
+            poll_fn(|cx| a.poll_receive(cx, &mut Vec::new())).await
+        });
+        let (datagrams, _) = receive_datagrams(&mut b, left).await;
+        sending.abort();
+        datagrams
+    }
+    let tasks = tokio::task::LocalSet::new();
+    tasks
+        .run_until(async {
+            let first = arriving(1).await;
+            assert!(first.len() < 100 && !first.is_sorted_by_key(|(_, datagram)| datagram[0]));
+            assert_eq!(first, arriving(1).await);
+            assert_ne!(first, arriving(3).await);
+        })
+        .await;
+}
+
+#[cfg(feature = "mock")]
+#[tokio::test]
+async fn a_mock_stands_in_for_a_network() {
+    let mut mock = rxrpc::net::MockNetwork::new();
+    let peer = addr("192.0.2.1:7001");
+    mock.expect_try_send()
+        .withf(move |transmit| transmit.to == peer && transmit.contents == b"hello")
+        .once()
+        .returning(|_| Ok(()));
+    let mut network: Box<dyn Network> = Box::new(mock);
+    send(&mut network, &Transmit::datagram(peer, b"hello")).await.unwrap();
 }

@@ -1,8 +1,8 @@
 //! A network in memory: endpoints of one [`MemoryHub`] reach each other, and nobody else.
 //!
 //! Knows addresses, bounded queues and ports that nobody listens at. Delivery is immediate, in order
-//! and without loss until a queue is full; delay and faults are the business of
-//! decorators. It needs no runtime and reads no clock.
+//! and without loss until a queue is full; delay and faults are added by
+//! [`FaultyNetwork`](super::FaultyNetwork). It needs no runtime and reads no clock.
 
 use std::{
     collections::{HashMap, VecDeque},
