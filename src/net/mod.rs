@@ -4,6 +4,7 @@
 //! address (ICMP). Deliberately knows nothing of Rx: no headers, no connections, no retransmission,
 //! and no policy about errors; it only reports them.
 
+mod capture;
 mod faults;
 mod memory;
 mod udp;
@@ -16,6 +17,7 @@ use std::{
 
 use bytes::Bytes;
 
+pub use capture::CaptureNetwork;
 pub use faults::{FaultControl, FaultCounters, Faults, FaultyNetwork, REORDER_HOLD_MS_MAX};
 pub use memory::{MemoryCounters, MemoryHub, MemoryLimits, MemoryNetwork};
 pub use udp::{BoundUdp, UdpNetwork, UdpOptions};

@@ -333,10 +333,11 @@ impl UdpNetwork {
         segment_size.saturating_mul(fitting.min(self.state.max_gso_segments()))
     }
 
-    /// Who is to blame for EINVAL or EIO, the offload or the destination? quinn-udp blames the
+    /// Who is to blame, the offload or the destination? At EINVAL and EIO quinn-udp blames the
     /// offload and has just switched it off for all destinations. A segment too large for one
-    /// interface (before Linux 6.14) or an address without its scope must not cost everybody else
-    /// the offload; so ask with a single datagram. Returns the bytes that went out.
+    /// interface (EINVAL before Linux 6.14) or an address without its scope must not cost everybody
+    /// else the offload; so ask with a single datagram, whose EMSGSIZE also comes with the MTU.
+    /// Returns the bytes that went out.
     fn send_after_refusal(
         &mut self,
         to: SocketAddr,
@@ -352,12 +353,16 @@ impl UdpNetwork {
         };
         match asked {
             Ok(()) => {
-                log::warn!("{}: segmentation offload refused towards {to}", self.local_addr);
+                if self.state.max_gso_segments() == 1 {
+                    log::warn!("{}: offload refused towards {to}", self.local_addr);
+                }
                 Ok(single.len())
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(error),
             Err(error) => {
-                self.state = socket_state(&*self.socket)?;
+                if self.state.max_gso_segments() == 1 {
+                    self.state = socket_state(&*self.socket)?;
+                }
                 Err(error)
             }
         }
@@ -464,11 +469,11 @@ where
     UdpSocketState::new(UdpSockRef::from(socket))
 }
 
-/// Errors that mean "no offload here", among other things.
+/// Errors that can mean "not with offload", among other things.
 #[cfg(target_os = "linux")]
 fn is_refusal(error: &io::Error) -> bool {
-    use nix::libc::{EINVAL, EIO};
-    matches!(error.raw_os_error(), Some(EINVAL | EIO))
+    use nix::libc::{EINVAL, EIO, EMSGSIZE};
+    matches!(error.raw_os_error(), Some(EINVAL | EIO | EMSGSIZE))
 }
 
 /// Without offload there is nothing to refuse.
