@@ -2,4 +2,6 @@
 #![forbid(unsafe_code)]
 
 pub mod net;
+pub mod proto;
+pub mod security;
 pub mod wire;

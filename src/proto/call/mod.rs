@@ -1,0 +1,182 @@
+//! One call, by noun: what it may send, what it has received, when it acknowledges, how fast it goes.
+//!
+//! A call's state is a box that an idle channel does not have.
+
+mod ack_policy;
+mod congestion;
+mod receive_window;
+mod rtt;
+mod send_window;
+mod timers;
+
+use std::time::Instant;
+
+pub(crate) use ack_policy::AckPolicy;
+pub(crate) use congestion::Congestion;
+pub(crate) use receive_window::{Offer, Packet, ReceiveWindow, WindowUpdate};
+pub(crate) use rtt::{LAST_PACKET_ALLOWANCE, Rtt};
+pub(crate) use send_window::{AckRefused, Progress, SendWindow};
+pub(crate) use timers::Timers;
+
+use super::config::CallConfig;
+use super::peer::PeerHint;
+use super::{CallTag, NetworkProblem};
+use crate::wire::{CallNumber, Seq, Serial, ServiceId};
+
+/// PINGs whose answers are awaited.
+const PROBES_MAX: usize = 4;
+
+/// Who waits for what (rx-calls.md 4.2 and 4.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CallState {
+    /// Client: the channel is taken, no packet has left and no number is used.
+    ClientReserved,
+    /// Client: sends its request.
+    ClientSend,
+    /// Client: the request's last packet has left, no reply has come.
+    ClientAwaitReply,
+    /// Client: receives the reply.
+    ClientReceiveReply,
+    /// Client: has the whole reply, the application has not ended the call.
+    ClientDone,
+    /// Server: receives the request.
+    ServerReceive,
+    /// Server: has the whole request, no reply has left.
+    ServerWork,
+    /// Server: sends its reply.
+    ServerReply,
+    /// Server: the reply's last packet has left, not all is acknowledged.
+    ServerAwaitAck,
+    /// Server, takeover off: overtaken, waiting for the application to notice.
+    ServerDying,
+}
+
+/// The state of one call.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    pub tag: CallTag,
+    pub number: CallNumber,
+    pub state: CallState,
+    pub started: Instant,
+    pub send: SendWindow,
+    pub receive: ReceiveWindow,
+    pub ack: AckPolicy,
+    pub rtt: Rtt,
+    pub congestion: Congestion,
+    pub timers: Timers,
+    /// Server: the service has been started. Client: always.
+    pub attached: bool,
+    /// In-order packets that wait for the service to be started.
+    pub unattached: Vec<(Seq, Packet)>,
+    /// What comes is thrown away: the application wants no more of the request.
+    pub discards: bool,
+    /// Something valid came from the peer.
+    pub heard: bool,
+    /// Something of ours was ever acknowledged.
+    pub was_acked: bool,
+    /// The network said that the peer cannot be reached, and nothing was heard since.
+    pub problem: Option<NetworkProblem>,
+    /// PINGs in flight, oldest first.
+    pub probes: Vec<(Serial, Instant)>,
+    /// Payload bytes received in order.
+    pub bytes_received: u64,
+    /// userStatus of the peer's latest DATA.
+    pub remote_status: u8,
+    /// userStatus of our DATA.
+    pub local_status: u8,
+    /// Client: this call asks for a service upgrade, and no answer has come.
+    pub asks_upgrade: bool,
+    /// The service of the request's first packet.
+    pub service_id: ServiceId,
+    /// When DATA last asked for an ACK.
+    pub ack_requested_at: Option<Instant>,
+}
+
+impl Call {
+    pub fn new(
+        tag: CallTag,
+        number: CallNumber,
+        state: CallState,
+        service_id: ServiceId,
+        now: Instant,
+        hint: &PeerHint,
+        config: &CallConfig,
+    ) -> Call {
+        let rtt = Rtt::new(hint.rtt);
+        let is_fresh = hint.congestion.is_some_and(|memory| {
+            now.saturating_duration_since(memory.at) <= rtt.rto(config, std::time::Duration::ZERO)
+        });
+        Call {
+            tag,
+            number,
+            state,
+            started: now,
+            send: SendWindow::new(
+                config.send_window_initial_packets,
+                config.send_window_max_packets,
+            ),
+            receive: ReceiveWindow::new(
+                config.receive_window_initial_packets,
+                config.receive_window_max_packets,
+                config.receive_buffer_max_bytes,
+            ),
+            ack: AckPolicy::default(),
+            rtt,
+            congestion: Congestion::new(
+                config.congestion_window_initial_packets,
+                config.send_window_max_packets,
+                hint.congestion,
+                is_fresh,
+            ),
+            timers: Timers::new(now, config),
+            attached: false,
+            unattached: Vec::new(),
+            discards: false,
+            heard: false,
+            was_acked: false,
+            problem: None,
+            probes: Vec::new(),
+            bytes_received: 0,
+            remote_status: 0,
+            local_status: 0,
+            asks_upgrade: false,
+            service_id,
+            ack_requested_at: None,
+        }
+    }
+
+    /// Something valid came.
+    pub fn note_heard(&mut self, now: Instant) {
+        self.heard = true;
+        self.problem = None;
+        self.timers.last_received = now;
+    }
+
+    /// Remembers a PING for its answer.
+    pub fn note_probe(&mut self, serial: Serial, now: Instant) {
+        if self.probes.len() == PROBES_MAX {
+            self.probes.remove(0);
+        }
+        self.probes.push((serial, now));
+    }
+
+    /// The PING that an answer names, and all older ones, are done; returns when it was sent.
+    pub fn take_probe(&mut self, serial: Serial) -> Option<Instant> {
+        let index = self.probes.iter().position(|(probe, _)| *probe == serial)?;
+        let (_, at) = self.probes[index];
+        self.probes.drain(..=index);
+        Some(at)
+    }
+
+    /// Whether the application waits for the peer: for data to read, or for room to write.
+    pub fn application_waits(&self) -> bool {
+        let reads = || self.receive.unread_packets() == 0 && !self.receive.is_complete();
+        match self.state {
+            CallState::ClientReserved | CallState::ClientDone => false,
+            CallState::ClientSend | CallState::ServerReply => self.send.is_application_stuck(),
+            CallState::ClientAwaitReply | CallState::ClientReceiveReply => reads(),
+            CallState::ServerReceive => self.attached && reads(),
+            CallState::ServerWork | CallState::ServerAwaitAck | CallState::ServerDying => false,
+        }
+    }
+}

@@ -1,0 +1,408 @@
+//! The receive window: what may come, what is held, what the ACK says of it (rx-flow.md 6.1 and 6.2).
+//!
+//! In-order packets leave at once to the application's queue; `consumed` moves when the application gives
+//! credit back, so the upper edge is what bounds memory. The edge never moves back: no promise is withdrawn.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use crate::wire::{SACK_ENTRIES_MAX, Seq};
+
+/// A DATA packet as received.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// Its payload, still sealed where the connection has a session.
+    pub payload: Bytes,
+    /// The checksum field of its header.
+    pub cksum: u16,
+}
+
+/// What became of an offered packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// In order; it and what was held behind it are delivered.
+    InOrder {
+        /// Whether packets were held behind it: a gap is filled, at least in part.
+        filled_gap: bool,
+    },
+    /// Held: something before it is missing.
+    Queued,
+    /// Held or delivered before.
+    Duplicate,
+    /// Beyond the upper edge.
+    Beyond,
+    /// It would pass the hard byte limit.
+    NoBuffer,
+    /// Past the packet marked as the last.
+    AfterLast,
+    /// Marked as the last, while another is, or while a later one is held.
+    DifferentLast,
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct ReceiveWindow {
+    /// W: packets beyond what the application has consumed.
+    size: u32,
+    size_max: u32,
+    /// C: lowest seq that the application has not wholly taken.
+    consumed: Seq,
+    /// r: lowest seq not received in order.
+    next: Seq,
+    /// h: highest seq accepted; 0 if none.
+    highest: Seq,
+    /// U: first seq not allowed.
+    upper: Seq,
+    /// U in the ACK sent last.
+    advertised: Seq,
+    last: Option<Seq>,
+    /// Packets after `next`; index 0 is `next + 1`.
+    held: VecDeque<Option<Packet>>,
+    buffered_bytes: usize,
+    soft_bytes_max: usize,
+}
+
+impl ReceiveWindow {
+    /// A window of `size` packets that grows to `size_max` when the application reads, and stops opening
+    /// while `soft_bytes_max` bytes are buffered.
+    pub fn new(size: u32, size_max: u32, soft_bytes_max: usize) -> ReceiveWindow {
+        let upper = Seq::FIRST.plus(size);
+        ReceiveWindow {
+            size,
+            size_max,
+            consumed: Seq::FIRST,
+            next: Seq::FIRST,
+            highest: Seq(0),
+            upper,
+            advertised: upper,
+            last: None,
+            held: VecDeque::new(),
+            buffered_bytes: 0,
+            soft_bytes_max,
+        }
+    }
+
+    /// Takes a packet, or says why not. In-order packets are appended to `delivered`.
+    pub fn offer(
+        &mut self,
+        seq: Seq,
+        is_last: bool,
+        packet: Packet,
+        delivered: &mut Vec<(Seq, Packet)>,
+    ) -> Offer {
+        if let Some(last) = self.last {
+            if seq.after(last) {
+                return Offer::AfterLast;
+            }
+            if is_last && seq != last {
+                return Offer::DifferentLast;
+            }
+        } else if is_last && self.highest.after(seq) {
+            return Offer::DifferentLast;
+        }
+        if seq.before(self.next) || self.holds(seq) {
+            return Offer::Duplicate;
+        }
+        if !seq.before(self.upper) {
+            return Offer::Beyond;
+        }
+        if self.buffered_bytes + packet.payload.len() > self.hard_bytes_max() {
+            return Offer::NoBuffer;
+        }
+        if is_last {
+            self.last = Some(seq);
+        }
+        self.highest = self.highest.later(seq);
+        self.buffered_bytes += packet.payload.len();
+        if seq != self.next {
+            let index = self.next.distance_to(seq) as usize - 1;
+            if self.held.len() <= index {
+                self.held.resize(index + 1, None);
+            }
+            self.held[index] = Some(packet);
+            return Offer::Queued;
+        }
+        let filled_gap = !self.held.is_empty();
+        delivered.push((seq, packet));
+        self.next = self.next.plus(1);
+        while let Some(slot) = self.held.pop_front() {
+            match slot {
+                Some(packet) => {
+                    delivered.push((self.next, packet));
+                    self.next = self.next.plus(1);
+                }
+                None => break,
+            }
+        }
+        Offer::InOrder { filled_gap }
+    }
+
+    /// The application has wholly taken `packets` more packets with `bytes` bytes.
+    pub fn consume(&mut self, packets: u32, bytes: usize) {
+        let packets = packets.min(self.consumed.distance_to(self.next));
+        if packets == 0 {
+            return;
+        }
+        self.consumed = self.consumed.plus(packets);
+        self.buffered_bytes = self.buffered_bytes.saturating_sub(bytes);
+        self.size = self.size_max;
+        if self.buffered_bytes < self.soft_bytes_max {
+            self.upper = self.upper.later(self.consumed.plus(self.size));
+        }
+    }
+
+    /// Whether everything up to the last packet was received in order.
+    pub fn is_complete(&self) -> bool {
+        self.last.is_some_and(|last| self.next.after(last))
+    }
+
+    /// Whether a packet of this direction was ever accepted.
+    pub fn has_accepted(&self) -> bool {
+        self.highest != Seq(0)
+    }
+
+    /// Whether the first packet is there, so that an application can start.
+    pub fn has_in_order(&self) -> bool {
+        self.next != Seq::FIRST
+    }
+
+    /// Packets delivered that the application has not wholly taken.
+    pub fn unread_packets(&self) -> u32 {
+        self.consumed.distance_to(self.next)
+    }
+
+    /// Bytes delivered or held that the application has not taken.
+    pub fn buffered_bytes(&self) -> usize {
+        self.buffered_bytes
+    }
+
+    /// Packets received in order so far; the length of this direction once complete.
+    pub fn received_packets(&self) -> u32 {
+        Seq::FIRST.distance_to(self.next)
+    }
+
+    /// Lowest seq not received in order.
+    pub fn next(&self) -> Seq {
+        self.next
+    }
+
+    /// Whether the sender has used up what the last ACK allowed.
+    pub fn is_exhausted(&self) -> bool {
+        !self.is_complete() && !self.next.before(self.advertised)
+    }
+
+    /// Whether the edge has moved since the last ACK, far enough for an ACK of its own: the sender is
+    /// stuck, or it has less than half the window left and gains a quarter.
+    pub fn wants_update(&self) -> WindowUpdate {
+        let gained = self.advertised.distance_to(self.upper);
+        if gained == 0 || self.is_complete() {
+            return WindowUpdate::None;
+        }
+        let usable = if self.next.before(self.advertised) {
+            self.next.distance_to(self.advertised)
+        } else {
+            0
+        };
+        if usable == 0 || (usable < self.size.div_ceil(2) && gained >= (self.size / 4).max(4)) {
+            WindowUpdate::Now
+        } else {
+            WindowUpdate::Delayed
+        }
+    }
+
+    /// What an ACK says now; its SACK entries are appended to `sacks`.
+    pub fn describe(&self, sacks: &mut Vec<u8>) -> Described {
+        let previous = self.highest;
+        if self.is_complete() {
+            // The peer may remember the window of a call's last ACK for its channel: say all of it.
+            return Described { first: self.next, previous, window: self.size };
+        }
+        let half = self.upper.minus(self.size.div_ceil(2));
+        let first = self.next.earlier(half).later(self.next.minus(self.describable()));
+        let first = first.later(Seq::FIRST);
+        let mut seq = first;
+        while !seq.after(self.highest) && sacks.len() < SACK_ENTRIES_MAX {
+            sacks.push(u8::from(seq.before(self.next) || self.holds(seq)));
+            seq = seq.plus(1);
+        }
+        Described { first, previous, window: first.distance_to(self.upper) }
+    }
+
+    /// Notes that an ACK with the present edge has left.
+    pub fn note_described(&mut self) {
+        self.advertised = self.upper;
+    }
+
+    fn holds(&self, seq: Seq) -> bool {
+        seq.after(self.next)
+            && self.held.get(self.next.distance_to(seq) as usize - 1).is_some_and(Option::is_some)
+    }
+
+    /// In-order packets that a table can describe, so that firstPacket does not fall behind it.
+    fn describable(&self) -> u32 {
+        let received = Seq::FIRST.distance_to(self.next);
+        received.min(SACK_ENTRIES_MAX as u32)
+    }
+
+    /// Only outsized packets can reach this: windows count packets (rx-flow.md 6, "bytes").
+    fn hard_bytes_max(&self) -> usize {
+        (2 * self.size_max as usize * 1444).max(self.soft_bytes_max)
+    }
+}
+
+/// Whether consuming data calls for an ACK.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WindowUpdate {
+    /// No.
+    None,
+    /// With the next ACK, or when the delayed-ACK timer fires.
+    Delayed,
+    /// At once.
+    Now,
+}
+
+/// The window's part of an ACK.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Described {
+    /// firstPacket.
+    pub first: Seq,
+    /// previousPacket: the highest accepted, never going back (rx-wire.md 4.4.5).
+    pub previous: Seq,
+    /// The trailer's window word.
+    pub window: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packet(len: usize) -> Packet {
+        Packet { payload: Bytes::from(vec![0; len]), cksum: 0 }
+    }
+
+    fn offer(window: &mut ReceiveWindow, seq: u32) -> Offer {
+        window.offer(Seq(seq), false, packet(10), &mut Vec::new())
+    }
+
+    fn ack(window: &ReceiveWindow) -> (u32, u32, u32, Vec<u8>) {
+        let mut sacks = Vec::new();
+        let described = window.describe(&mut sacks);
+        (described.first.0, described.previous.0, described.window, sacks)
+    }
+
+    #[test]
+    fn an_unread_window_closes_by_soft_acks_and_opens_at_the_read() {
+        // S-80.
+        let mut window = ReceiveWindow::new(32, 32, 1 << 20);
+        for seq in 1..=32 {
+            assert_eq!(offer(&mut window, seq), Offer::InOrder { filled_gap: false });
+        }
+        assert_eq!(ack(&window), (17, 32, 16, vec![1; 16]));
+        assert_eq!(offer(&mut window, 33), Offer::Beyond);
+        window.consume(32, 320);
+        assert_eq!(window.wants_update(), WindowUpdate::Now);
+        assert_eq!(ack(&window), (33, 32, 32, vec![]));
+    }
+
+    #[test]
+    fn a_gap_is_listed_and_filled() {
+        // S-68, S-69.
+        let mut window = ReceiveWindow::new(32, 255, 1 << 20);
+        assert_eq!(offer(&mut window, 2), Offer::Queued);
+        assert_eq!(ack(&window), (1, 2, 32, vec![0, 1]));
+        assert_eq!(offer(&mut window, 2), Offer::Duplicate);
+        let mut delivered = Vec::new();
+        let offer = window.offer(Seq(1), false, packet(1), &mut delivered);
+        assert_eq!(offer, Offer::InOrder { filled_gap: true });
+        let seqs: Vec<_> = delivered.iter().map(|(seq, _)| seq.0).collect();
+        assert_eq!(seqs, [1, 2]);
+        assert_eq!(ack(&window), (3, 2, 30, vec![]));
+    }
+
+    #[test]
+    fn the_last_packet_is_one_only() {
+        // S-73 to S-76.
+        let mut window = ReceiveWindow::new(32, 255, 1 << 20);
+        let mut none = Vec::new();
+        offer(&mut window, 5);
+        assert_eq!(window.offer(Seq(3), true, packet(1), &mut none), Offer::DifferentLast);
+        let mut window = ReceiveWindow::new(32, 255, 1 << 20);
+        offer(&mut window, 1);
+        offer(&mut window, 2);
+        assert_eq!(
+            window.offer(Seq(3), true, packet(1), &mut none),
+            Offer::InOrder { filled_gap: false }
+        );
+        assert!(window.is_complete());
+        assert_eq!(offer(&mut window, 4), Offer::AfterLast);
+        assert_eq!(window.offer(Seq(2), true, packet(1), &mut none), Offer::DifferentLast);
+        assert_eq!(window.offer(Seq(3), true, packet(1), &mut none), Offer::Duplicate);
+        assert_eq!(ack(&window), (4, 3, 32, vec![]));
+    }
+
+    #[test]
+    fn edges_never_move_back_and_the_advertised_window_never_falls_below_half() {
+        // rx-flow.md 6.1, over many orders of arrival and reading.
+        for seed in 0..200u64 {
+            let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+            let mut draw = |below: u32| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                (state % u64::from(below)) as u32
+            };
+            let mut window = ReceiveWindow::new(32, 64, 1 << 20);
+            let (mut first, mut edge) = (0, 0);
+            for _ in 0..400 {
+                let seq = window.next().0 + draw(40);
+                offer(&mut window, seq.max(1));
+                if draw(3) == 0 {
+                    let packets = draw(8);
+                    window.consume(packets, packets as usize * 10);
+                }
+                let (now_first, previous, rwind, sacks) = ack(&window);
+                assert!(now_first >= first && now_first + rwind >= edge, "seed {seed}");
+                assert!(rwind >= 16 && sacks.len() <= 255);
+                assert!(sacks.is_empty() || now_first + sacks.len() as u32 - 1 == previous);
+                (first, edge) = (now_first, now_first + rwind);
+            }
+        }
+    }
+
+    #[test]
+    fn a_window_beyond_255_describes_every_packet_received_in_order() {
+        // rx-flow.md 6.2.
+        let mut window = ReceiveWindow::new(1000, 1000, 16 << 20);
+        for seq in 1..=900 {
+            offer(&mut window, seq);
+        }
+        let (first, previous, rwind, sacks) = ack(&window);
+        assert_eq!((first, previous, sacks.len()), (646, 900, 255));
+        assert_eq!(first + rwind, 1001);
+    }
+
+    #[test]
+    fn the_byte_cap_stops_the_edge_at_its_limit_and_not_before() {
+        let mut window = ReceiveWindow::new(4, 4, 40);
+        for seq in 1..=4 {
+            offer(&mut window, seq);
+        }
+        window.consume(1, 0);
+        assert_eq!(window.wants_update(), WindowUpdate::None, "40 bytes are still buffered");
+        window.consume(1, 10);
+        assert_eq!(window.wants_update(), WindowUpdate::Now);
+    }
+
+    #[test]
+    fn outsized_packets_end_at_the_hard_limit() {
+        let mut window = ReceiveWindow::new(2, 2, 1412);
+        let mut none = Vec::new();
+        let limit = 2 * 2 * 1444;
+        assert_eq!(
+            window.offer(Seq(1), false, packet(limit), &mut none),
+            Offer::InOrder { filled_gap: false }
+        );
+        assert_eq!(window.offer(Seq(2), false, packet(1), &mut none), Offer::NoBuffer);
+    }
+}

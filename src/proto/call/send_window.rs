@@ -1,0 +1,675 @@
+//! The send window: what the application has queued, what is in flight, what was acknowledged
+//! (rx-flow.md 2, 3 and 7).
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::wire::{Ack, Seq, Serial};
+
+/// Negative ACKs after which a packet counts as lost.
+const NACKS_MAX: u32 = 3;
+/// Packets that an application may always queue ahead, however small the window.
+const QUEUE_PACKETS_MIN: u32 = 64;
+
+/// A packet that has its sequence number.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    /// Where its plain payload begins in the stream.
+    pub offset: u64,
+    /// Plain bytes.
+    pub len: u16,
+    /// The direction's last packet.
+    pub is_last: bool,
+    /// Its sealed form and header checksum, where the connection has a session.
+    pub sealed: Option<(Bytes, u16)>,
+    /// Serial of its last transmission; 0 before the first.
+    pub serial: Serial,
+    /// When it was last transmitted.
+    pub sent_at: Instant,
+    /// Acknowledged softly: held by the peer, who may still change its mind.
+    pub is_acked: bool,
+    /// To be transmitted again.
+    pub is_lost: bool,
+    /// Whether it was transmitted more than once.
+    pub is_resent: bool,
+    /// Whether it was the last of its datagram: only then its serial gives an RTT sample.
+    pub ends_datagram: bool,
+}
+
+/// What an ACK changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Packets acknowledged for the first time, hard or soft.
+    pub newly_acked: u32,
+    /// Send time of the packet whose last serial the ACK names, if that packet was acknowledged by it.
+    pub sample_from: Option<Instant>,
+    /// Whether firstPacket moved.
+    pub moved: bool,
+    /// Packets that were newly found lost.
+    pub lost: u32,
+    /// The lowest of them.
+    pub lost_first: Option<Seq>,
+}
+
+/// Why an ACK was not applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AckRefused {
+    /// firstPacket went back: stale.
+    Stale,
+    /// firstPacket 0, or a packet listed as received that was never sent: drop and count.
+    Bad,
+    /// firstPacket lies beyond what was sent: a protocol error.
+    BeyondSent,
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct SendWindow {
+    chunks: VecDeque<Bytes>,
+    /// Stream offset of the first chunk's first byte.
+    chunks_start: u64,
+    /// Stream offset after the last queued byte.
+    queued: u64,
+    /// Stream offset of the first byte that has no packet yet.
+    packed: u64,
+    /// Bytes up to here shall leave even in a short packet.
+    flushed: u64,
+    is_closed: bool,
+    una: Seq,
+    packets: VecDeque<Sent>,
+    peer_window: u32,
+    window_max: u32,
+    /// Packets acknowledged softly without a gap from `una`.
+    soft_contiguous: u32,
+    /// Packets in `packets` that are neither acknowledged nor marked lost.
+    flying: u32,
+    lost: u32,
+    nacks: u32,
+    /// Highest header serial of an ACK applied.
+    ack_serial_max: Option<Serial>,
+    credit_given: u64,
+    last: Option<Seq>,
+}
+
+impl SendWindow {
+    /// An empty window; the peer is taken to allow `peer_window` packets until it says otherwise, and
+    /// never more than `window_max`.
+    pub fn new(peer_window: u32, window_max: u32) -> SendWindow {
+        SendWindow {
+            chunks: VecDeque::new(),
+            chunks_start: 0,
+            queued: 0,
+            packed: 0,
+            flushed: 0,
+            is_closed: false,
+            una: Seq::FIRST,
+            packets: VecDeque::new(),
+            peer_window: peer_window.min(window_max),
+            window_max,
+            soft_contiguous: 0,
+            flying: 0,
+            lost: 0,
+            nacks: 0,
+            ack_serial_max: None,
+            credit_given: 0,
+            last: None,
+        }
+    }
+
+    /// Queues bytes of the application.
+    pub fn write(&mut self, bytes: Bytes) {
+        if !bytes.is_empty() {
+            self.queued += bytes.len() as u64;
+            self.chunks.push_back(bytes);
+        }
+    }
+
+    /// What is queued so far shall leave, even in a short packet.
+    pub fn flush(&mut self) {
+        self.flushed = self.queued;
+    }
+
+    /// Nothing more will be written.
+    pub fn close(&mut self) {
+        self.is_closed = true;
+    }
+
+    /// Whether the application has ended this direction.
+    pub fn is_closed(&self) -> bool {
+        self.is_closed
+    }
+
+    /// Whether the last packet has its sequence number.
+    pub fn has_sent_last(&self) -> bool {
+        self.last.is_some()
+    }
+
+    /// Whether any packet was sent.
+    pub fn has_sent(&self) -> bool {
+        self.next_seq() != Seq::FIRST
+    }
+
+    /// Whether every packet, the last included, is acknowledged; `soft` = soft acknowledgements suffice.
+    pub fn is_finished(&self, soft: bool) -> bool {
+        self.last.is_some()
+            && (self.packets.is_empty()
+                || (soft && self.soft_contiguous as usize == self.packets.len()))
+    }
+
+    /// Whether anything sent waits for an acknowledgement.
+    pub fn has_unacked(&self) -> bool {
+        self.flying > 0 || self.lost > 0
+    }
+
+    /// Whether the only unacknowledged packet is the last one.
+    pub fn only_last_unacked(&self) -> bool {
+        self.last.is_some()
+            && self.flying + self.lost == 1
+            && self.packets.back().is_some_and(|sent| !sent.is_acked)
+    }
+
+    /// Packets in flight: sent, not acknowledged and not lost.
+    pub fn in_flight(&self) -> u32 {
+        self.flying
+    }
+
+    /// Lowest seq not hard-acknowledged.
+    pub fn una(&self) -> Seq {
+        self.una
+    }
+
+    /// The seq that the next new packet will have.
+    pub fn next_seq(&self) -> Seq {
+        self.una.plus(self.packets.len() as u32)
+    }
+
+    /// The peer's window, clamped to ours.
+    pub fn peer_window(&self) -> u32 {
+        self.peer_window
+    }
+
+    /// Bytes of the application that have been packetised.
+    pub fn packed_bytes(&self) -> u64 {
+        self.packed
+    }
+
+    /// Whether bytes, or the end, wait for a packet.
+    pub fn has_unsent(&self, payload_max: usize) -> bool {
+        self.next_len(payload_max).is_some()
+    }
+
+    /// First seq that the windows do not allow (rx-flow.md 2).
+    pub fn limit(&self, congestion_window: u32) -> Seq {
+        let allowed = self.peer_window.min(self.soft_contiguous.saturating_add(congestion_window));
+        self.una.plus(allowed)
+    }
+
+    /// The next packet to transmit below `limit`: lost ones first, then a new one, which takes at most
+    /// `payload_max` plain bytes. Returns its seq.
+    pub fn take_next(&mut self, limit: Seq, payload_max: usize, now: Instant) -> Option<Seq> {
+        if self.lost > 0
+            && let Some(index) = self.packets.iter().position(|sent| sent.is_lost)
+        {
+            let seq = self.una.plus(index as u32);
+            if !seq.before(limit) {
+                return None;
+            }
+            let sent = &mut self.packets[index];
+            sent.is_lost = false;
+            sent.is_resent = true;
+            self.lost -= 1;
+            self.flying += 1;
+            return Some(seq);
+        }
+        if !self.next_seq().before(limit) {
+            return None;
+        }
+        let (len, is_last) = self.next_len(payload_max)?;
+        let seq = self.next_seq();
+        self.packets.push_back(Sent {
+            offset: self.packed,
+            len: len as u16,
+            is_last,
+            sealed: None,
+            serial: Serial::NONE,
+            sent_at: now,
+            is_acked: false,
+            is_lost: false,
+            is_resent: false,
+            ends_datagram: true,
+        });
+        self.packed += len as u64;
+        self.flying += 1;
+        if is_last {
+            self.last = Some(seq);
+        }
+        Some(seq)
+    }
+
+    /// The packet with this seq; `None` if it is acknowledged for good or not yet made.
+    pub fn packet_mut(&mut self, seq: Seq) -> Option<&mut Sent> {
+        let index = self.una.distance_to(seq) as usize;
+        self.packets.get_mut(index)
+    }
+
+    /// Whether the packet `index` places after `una` was transmitted more than once.
+    pub fn is_resent(&self, index: u32) -> bool {
+        self.packets.get(index as usize).is_some_and(|sent| sent.is_resent)
+    }
+
+    /// Appends the plain bytes `offset..offset + len` of the stream to `out`: the one copy of a send.
+    pub fn copy_plain(&self, offset: u64, len: usize, out: &mut Vec<u8>) {
+        let mut skip = (offset - self.chunks_start) as usize;
+        let mut left = len;
+        for chunk in &self.chunks {
+            if skip >= chunk.len() {
+                skip -= chunk.len();
+                continue;
+            }
+            let take = left.min(chunk.len() - skip);
+            out.extend_from_slice(&chunk[skip..skip + take]);
+            left -= take;
+            skip = 0;
+            if left == 0 {
+                break;
+            }
+        }
+    }
+
+    /// Applies the state part of an ACK (rx-flow.md 3, steps 1 to 9). `header_serial` orders ACKs.
+    /// Returns whether it was newer than all before it, and what it changed.
+    pub fn acknowledge(
+        &mut self,
+        ack: &Ack<'_>,
+        header_serial: Serial,
+    ) -> Result<(bool, Progress), AckRefused> {
+        let first = ack.first_packet;
+        if first == Seq(0) {
+            return Err(AckRefused::Bad);
+        }
+        if first.before(self.una) {
+            return Err(AckRefused::Stale);
+        }
+        if first.after(self.next_seq()) {
+            return Err(AckRefused::BeyondSent);
+        }
+        let describable = first.distance_to(self.next_seq()) as usize;
+        if ack.sacks.iter().skip(describable).any(|entry| entry & 1 == 1) {
+            return Err(AckRefused::Bad);
+        }
+        let newest = match self.ack_serial_max {
+            None => true,
+            // Far behind means that the peer's numbering started anew (rx-flow.md 3, step 3).
+            Some(max) => header_serial.after(max) || header_serial.distance_to(max) > 65_536,
+        };
+        if newest {
+            self.ack_serial_max = Some(header_serial);
+        }
+        let mut progress = Progress::default();
+        self.acknowledge_hard(first, ack.serial, &mut progress);
+        self.acknowledge_soft(ack, newest, &mut progress);
+        Ok((newest, progress))
+    }
+
+    /// Everything sent so far is acknowledged: the answer's first DATA, or ACKALL.
+    pub fn acknowledge_all(&mut self) -> Progress {
+        let mut progress = Progress::default();
+        self.acknowledge_hard(self.next_seq(), Serial::NONE, &mut progress);
+        progress
+    }
+
+    /// The peer's window as its trailer says it; `may_rise` is false for the three-word trailer of old.
+    pub fn set_peer_window(&mut self, window: u32, may_rise: bool) {
+        let window = window.min(self.window_max);
+        if may_rise || window < self.peer_window {
+            self.peer_window = window;
+        }
+    }
+
+    /// The retransmission timer ran out: everything unacknowledged counts as lost. Returns how many.
+    pub fn lose_all(&mut self) -> u32 {
+        let mut count = 0;
+        for sent in self.packets.iter_mut().filter(|sent| !sent.is_acked) {
+            sent.is_lost = true;
+            count += 1;
+        }
+        self.lost = count;
+        self.flying = 0;
+        self.nacks = 0;
+        count
+    }
+
+    /// Lowest seq that is marked lost.
+    pub fn first_lost(&self) -> Option<Seq> {
+        let index = self.packets.iter().position(|sent| sent.is_lost)?;
+        Some(self.una.plus(index as u32))
+    }
+
+    /// Bytes that the application may write beyond what it was told before; `None` where it is too little
+    /// to be worth telling.
+    pub fn take_credit(&mut self, payload_max: usize) -> Option<u64> {
+        let packets = (2 * self.peer_window).max(QUEUE_PACKETS_MIN);
+        let base = self.packets.front().map_or(self.packed, |sent| sent.offset);
+        let limit = base + u64::from(packets) * payload_max as u64;
+        let more = limit.saturating_sub(self.credit_given);
+        let worth = u64::from(packets / 4) * payload_max as u64;
+        if more == 0 || (more < worth && self.credit_given > self.queued) {
+            return None;
+        }
+        self.credit_given += more;
+        Some(more)
+    }
+
+    /// Whether the application has used all the credit it was given.
+    pub fn is_application_stuck(&self) -> bool {
+        !self.is_closed && self.queued >= self.credit_given
+    }
+
+    /// Length of the next new packet and whether it is the last; `None` if nothing is to be sent.
+    fn next_len(&self, payload_max: usize) -> Option<(usize, bool)> {
+        if self.last.is_some() {
+            return None;
+        }
+        let unsent = self.queued - self.packed;
+        let is_last = self.is_closed && unsent <= payload_max as u64;
+        if is_last || unsent >= payload_max as u64 || self.flushed > self.packed {
+            return Some((unsent.min(payload_max as u64) as usize, is_last));
+        }
+        None
+    }
+
+    fn acknowledge_hard(&mut self, first: Seq, serial: Serial, progress: &mut Progress) {
+        let count = self.una.distance_to(first);
+        for _ in 0..count {
+            let Some(sent) = self.packets.pop_front() else { break };
+            if !sent.is_acked {
+                progress.newly_acked += 1;
+                if sent.is_lost {
+                    self.lost -= 1;
+                } else {
+                    self.flying -= 1;
+                }
+                note_sample(&sent, serial, progress);
+            }
+        }
+        if count > 0 {
+            progress.moved = true;
+            self.una = first;
+            self.soft_contiguous = self.soft_contiguous.saturating_sub(count);
+            self.free_chunks();
+        }
+    }
+
+    fn acknowledge_soft(&mut self, ack: &Ack<'_>, newest: bool, progress: &mut Progress) {
+        let described = ack.sacks.len().min(self.packets.len());
+        let mut highest_acked = None;
+        let mut first_hole = None;
+        let mut acked_behind_hole = 0;
+        for index in 0..described {
+            let sent = &mut self.packets[index];
+            if ack.is_acked(index) {
+                if !sent.is_acked {
+                    sent.is_acked = true;
+                    progress.newly_acked += 1;
+                    if std::mem::take(&mut sent.is_lost) {
+                        self.lost -= 1;
+                    } else {
+                        self.flying -= 1;
+                    }
+                    note_sample(sent, ack.serial, progress);
+                }
+                highest_acked = Some(index);
+                acked_behind_hole += u32::from(first_hole.is_some());
+            } else if newest {
+                // Only the newest ACK can say that something is missing: an older one did not know yet.
+                if sent.is_acked {
+                    sent.is_acked = false;
+                    self.flying += 1;
+                }
+                first_hole.get_or_insert(index);
+            }
+        }
+        self.soft_contiguous = self.packets.iter().take_while(|sent| sent.is_acked).count() as u32;
+        if newest {
+            self.judge_holes(ack.serial, highest_acked, acked_behind_hole, progress);
+        }
+    }
+
+    /// OpenAFS's counter of negative ACKs; what it marks must have been sent before the packet that
+    /// provoked the ACK (rx-flow.md 7).
+    fn judge_holes(
+        &mut self,
+        serial: Serial,
+        highest_acked: Option<usize>,
+        acked_behind_hole: u32,
+        progress: &mut Progress,
+    ) {
+        if acked_behind_hole == 0 {
+            self.nacks = 0;
+            return;
+        }
+        self.nacks = (self.nacks + 1).max(acked_behind_hole);
+        let Some(highest) = highest_acked else { return };
+        if self.nacks < NACKS_MAX {
+            return;
+        }
+        for index in 0..highest {
+            let sent = &mut self.packets[index];
+            let judged =
+                if serial.is_none() { !sent.is_resent } else { sent.serial.before(serial) };
+            if !sent.is_acked && !sent.is_lost && judged {
+                sent.is_lost = true;
+                self.flying -= 1;
+                self.lost += 1;
+                progress.lost += 1;
+                progress.lost_first.get_or_insert(self.una.plus(index as u32));
+            }
+        }
+    }
+
+    fn free_chunks(&mut self) {
+        let keep_from = self.packets.front().map_or(self.packed, |sent| sent.offset);
+        while let Some(chunk) = self.chunks.front() {
+            let end = self.chunks_start + chunk.len() as u64;
+            if end > keep_from {
+                break;
+            }
+            self.chunks_start = end;
+            self.chunks.pop_front();
+        }
+    }
+}
+
+/// Exact serials leave no ambiguity, so retransmitted packets give samples too (rx-flow.md 5.3).
+fn note_sample(sent: &Sent, serial: Serial, progress: &mut Progress) {
+    if !serial.is_none() && sent.serial == serial && sent.ends_datagram {
+        progress.sample_from = Some(sent.sent_at);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{AckReason, Trailer};
+
+    fn window(packets: u32) -> SendWindow {
+        let mut window = SendWindow::new(255, 255);
+        window.write(Bytes::from(vec![7; packets as usize * 1412]));
+        window.close();
+        let now = Instant::now();
+        while let Some(seq) = window.take_next(Seq(1000), 1412, now) {
+            if let Some(sent) = window.packet_mut(seq) {
+                sent.serial = Serial(seq.0);
+            }
+        }
+        window
+    }
+
+    fn ack(first: u32, serial: u32, sacks: &[u8]) -> Ack<'_> {
+        Ack {
+            buffer_space: 0,
+            max_skew: 0,
+            first_packet: Seq(first),
+            previous_packet: Seq(0),
+            serial: Serial(serial),
+            reason: AckReason::Idle,
+            sacks,
+            padding: [0; 3],
+            trailer: Trailer::None,
+            excess: &[],
+        }
+    }
+
+    #[test]
+    fn a_stream_becomes_full_packets_and_a_last_one() {
+        for (bytes, expected) in [
+            (0, vec![(0, true)]),
+            (1, vec![(1, true)]),
+            (1411, vec![(1411, true)]),
+            (1412, vec![(1412, true)]),
+            (1413, vec![(1412, false), (1, true)]),
+        ] {
+            let mut window = SendWindow::new(16, 255);
+            window.write(Bytes::from(vec![0; bytes]));
+            window.close();
+            let mut made = Vec::new();
+            while let Some(seq) = window.take_next(Seq(100), 1412, Instant::now()) {
+                let sent = window.packet_mut(seq).map(|sent| (sent.len, sent.is_last));
+                made.extend(sent);
+            }
+            assert_eq!(made, expected, "{bytes} bytes");
+        }
+    }
+
+    #[test]
+    fn a_short_packet_leaves_only_when_flushed() {
+        let mut window = SendWindow::new(16, 255);
+        window.write(Bytes::from_static(b"abc"));
+        assert_eq!(window.take_next(Seq(100), 1412, Instant::now()), None);
+        window.flush();
+        assert_eq!(window.take_next(Seq(100), 1412, Instant::now()), Some(Seq(1)));
+        assert_eq!(window.take_next(Seq(100), 1412, Instant::now()), None);
+    }
+
+    #[test]
+    fn bytes_are_copied_across_chunks_and_freed_behind_the_window() {
+        let mut window = SendWindow::new(16, 255);
+        for chunk in [&b"ab"[..], b"cdefg", b"h"] {
+            window.write(Bytes::copy_from_slice(chunk));
+        }
+        window.close();
+        let now = Instant::now();
+        let mut text = Vec::new();
+        while let Some(seq) = window.take_next(Seq(100), 3, now) {
+            let (offset, len) =
+                window.packet_mut(seq).map(|sent| (sent.offset, sent.len)).unwrap_or_default();
+            window.copy_plain(offset, len as usize, &mut text);
+        }
+        assert_eq!(text, b"abcdefgh");
+        assert_eq!(
+            window.acknowledge(&ack(2, 0, &[]), Serial(1)).map(|(_, p)| p.newly_acked),
+            Ok(1)
+        );
+        assert_eq!(window.chunks_start, 2);
+        window.copy_plain(3, 3, &mut text);
+        assert_eq!(&text[8..], b"def");
+    }
+
+    #[test]
+    fn soft_acks_stop_a_packet_and_hard_acks_free_it() {
+        // S-82, S-84.
+        let mut window = window(6);
+        let (_, progress) = window.acknowledge(&ack(4, 6, &[1, 1, 1]), Serial(1)).unwrap();
+        assert_eq!(progress.newly_acked, 6);
+        assert!(!window.has_unacked() && window.is_finished(true) && !window.is_finished(false));
+        assert_eq!(window.acknowledge(&ack(2, 6, &[]), Serial(2)), Err(AckRefused::Stale));
+        assert!(window.acknowledge(&ack(7, 0, &[]), Serial(3)).is_ok());
+        assert!(window.is_finished(false));
+    }
+
+    #[test]
+    fn a_soft_ack_can_be_withdrawn_by_a_newer_ack_only() {
+        // S-83, S-85.
+        let mut window = window(6);
+        window.acknowledge(&ack(4, 6, &[1, 1, 1]), Serial(10)).unwrap();
+        let (newest, progress) = window.acknowledge(&ack(4, 0, &[0, 0, 0]), Serial(9)).unwrap();
+        assert!(!newest && progress == Progress::default() && !window.has_unacked());
+        window.acknowledge(&ack(4, 0, &[1, 0, 1]), Serial(11)).unwrap();
+        assert_eq!(window.in_flight(), 1);
+    }
+
+    #[test]
+    fn three_negative_acks_or_three_packets_behind_a_hole_mean_loss() {
+        // S-87, S-88.
+        let mut window = self::window(6);
+        for (serial, sacks) in [(2, &[0, 1][..]), (3, &[0, 1, 1])] {
+            let (_, progress) = window.acknowledge(&ack(1, serial, sacks), Serial(serial)).unwrap();
+            assert_eq!(progress.lost, 0);
+        }
+        let (_, progress) = window.acknowledge(&ack(1, 4, &[0, 1, 1, 1]), Serial(4)).unwrap();
+        assert_eq!((progress.lost, progress.lost_first), (1, Some(Seq(1))));
+        let mut window = self::window(6);
+        let (_, progress) = window.acknowledge(&ack(1, 6, &[0, 0, 0, 1, 1, 1]), Serial(1)).unwrap();
+        assert_eq!(progress.lost, 3);
+    }
+
+    #[test]
+    fn a_packet_sent_after_the_provoking_one_is_not_judged() {
+        // S-89.
+        let mut window = window(4);
+        if let Some(sent) = window.packet_mut(Seq(1)) {
+            sent.serial = Serial(20);
+            sent.is_resent = true;
+        }
+        let (_, progress) = window.acknowledge(&ack(1, 15, &[0, 1, 1, 1]), Serial(1)).unwrap();
+        assert_eq!(progress.lost, 0);
+    }
+
+    #[test]
+    fn entries_beyond_what_was_sent_may_say_no_but_not_yes() {
+        // S-13, S-14, S-15, S-16.
+        let mut window = window(3);
+        assert!(window.acknowledge(&ack(1, 3, &[1, 1, 1, 0, 0, 0]), Serial(1)).is_ok());
+        assert_eq!(
+            window.acknowledge(&ack(1, 0, &[1, 1, 1, 0, 1]), Serial(2)),
+            Err(AckRefused::Bad)
+        );
+        assert_eq!(window.acknowledge(&ack(5, 0, &[]), Serial(3)), Err(AckRefused::BeyondSent));
+        assert_eq!(window.acknowledge(&ack(0, 0, &[]), Serial(4)), Err(AckRefused::Bad));
+    }
+
+    #[test]
+    fn a_serial_gives_a_sample_of_the_packet_it_names() {
+        let mut window = window(3);
+        let at = window.packet_mut(Seq(2)).map(|sent| sent.sent_at);
+        let (_, progress) = window.acknowledge(&ack(3, 2, &[]), Serial(1)).unwrap();
+        assert_eq!(progress.sample_from, at);
+    }
+
+    #[test]
+    fn ack_serials_wrap_and_resynchronise() {
+        // S-131, and rx-flow.md 3 step 3.
+        let mut window = window(3);
+        assert!(window.acknowledge(&ack(1, 0, &[1]), Serial(0xffff_fff0)).unwrap().0);
+        assert!(window.acknowledge(&ack(1, 0, &[1]), Serial(5)).unwrap().0);
+        assert!(!window.acknowledge(&ack(1, 0, &[1]), Serial(5)).unwrap().0);
+        assert!(window.acknowledge(&ack(1, 0, &[1]), Serial(5u32.wrapping_sub(70_000))).unwrap().0);
+    }
+
+    #[test]
+    fn credit_follows_the_acknowledged_bytes() {
+        let mut window = SendWindow::new(16, 255);
+        assert_eq!(window.take_credit(1412), Some(64 * 1412));
+        assert_eq!(window.take_credit(1412), None);
+        window.write(Bytes::from(vec![0; 64 * 1412]));
+        assert!(window.is_application_stuck());
+        let now = Instant::now();
+        while window.take_next(window.limit(255), 1412, now).is_some() {}
+        assert_eq!(window.in_flight(), 16);
+        assert_eq!(window.take_credit(1412), None);
+        window.acknowledge(&ack(17, 0, &[]), Serial(1)).unwrap();
+        assert_eq!(window.take_credit(1412), Some(16 * 1412));
+    }
+}

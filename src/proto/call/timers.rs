@@ -1,0 +1,39 @@
+//! The clocks of one call: plain values, compared with the `now` that comes with each input.
+
+use std::time::Instant;
+
+use crate::proto::config::CallConfig;
+
+/// When things are due, or last happened.
+#[derive(Clone, Debug)]
+pub struct Timers {
+    /// Retransmission timeout of what is in flight, or the next probe of a closed window.
+    pub retransmit: Option<Instant>,
+    /// When something was last sent: a PING is due after a sixth of the dead time.
+    pub last_sent: Instant,
+    /// When DATA was last sent.
+    pub last_data_sent: Option<Instant>,
+    /// When something valid last came: the call is dead after the dead time.
+    pub last_received: Instant,
+    /// Since when the application has been waiting.
+    pub waiting_since: Option<Instant>,
+    /// The call's end, whatever happens.
+    pub hard: Option<Instant>,
+    /// The next PING that asks for the proof of the peer's address.
+    pub reach_ping: Option<Instant>,
+}
+
+impl Timers {
+    /// All of a call that begins now.
+    pub fn new(now: Instant, config: &CallConfig) -> Timers {
+        Timers {
+            retransmit: None,
+            last_sent: now,
+            last_data_sent: None,
+            last_received: now,
+            waiting_since: None,
+            hard: config.hard_timeout.map(|limit| now + limit),
+            reach_ping: None,
+        }
+    }
+}

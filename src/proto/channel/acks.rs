@@ -1,0 +1,264 @@
+//! ACKs, out and in (rx-flow.md 3 and 4).
+
+use std::time::{Duration, Instant};
+
+use super::{Channel, ChannelOutput, Received};
+use crate::proto::call::{AckRefused, Progress};
+use crate::proto::peer::{DATAGRAM_MIN, PAYLOAD_DEFAULT, PeerReport};
+use crate::proto::{CallFailure, DropReason, Event, Role, Why, event};
+use crate::wire::{
+    AbortCode, Ack, AckReason, CallNumber, DATA_PAYLOAD_MAX, Flags, FullTrailer, HEADER_LEN,
+    JUMBO_HEADER_LEN, PacketType, Seq, Serial, Trailer,
+};
+
+/// The size that our trailers suggest: what fits an Ethernet packet by OpenAFS's reckoning.
+const MTU_ADVERTISED: u32 = 1444;
+/// Window of a peer whose ACKs have no trailer (rx-wire.md 4.4.2).
+const WINDOW_WITHOUT_TRAILER: u32 = 15;
+
+impl Channel {
+    /// The ACK that the call owes, if it is due.
+    pub(super) fn send_due_ack(&mut self, now: Instant, out: &mut ChannelOutput) {
+        let Some(call) = &self.call else { return };
+        if let Some((reason, serial)) = call.ack.due(now) {
+            self.send_ack(now, reason, serial, out);
+        }
+    }
+
+    /// An ACK of the present call, with its whole state. Returns its serial.
+    pub(super) fn send_ack(
+        &mut self,
+        now: Instant,
+        reason: AckReason,
+        serial: Serial,
+        out: &mut ChannelOutput,
+    ) -> Serial {
+        let Some(call) = &mut self.call else { return Serial::NONE };
+        let mut sacks = Vec::new();
+        let described = call.receive.describe(&mut sacks);
+        call.receive.note_described();
+        call.ack.clear();
+        call.timers.last_sent = now;
+        let ack = Ack {
+            buffer_space: 0,
+            max_skew: 0,
+            first_packet: described.first,
+            previous_packet: described.previous,
+            serial,
+            reason,
+            sacks: &sacks,
+            padding: [0; 3],
+            trailer: self.trailer(described.window),
+            excess: &[],
+        };
+        let number = self.call_number();
+        self.push_ack(number, &ack, out)
+    }
+
+    /// An ACK of a call that is over: all of the peer's direction is acknowledged for good.
+    pub(super) fn send_closing_ack(
+        &mut self,
+        number: CallNumber,
+        reason: AckReason,
+        serial: Serial,
+        packets: u32,
+        window: u32,
+        out: &mut ChannelOutput,
+    ) {
+        let ack = Ack {
+            buffer_space: 0,
+            max_skew: 0,
+            first_packet: Seq::FIRST.plus(packets),
+            previous_packet: Seq(packets),
+            serial,
+            reason,
+            sacks: &[],
+            padding: [0; 3],
+            trailer: self.trailer(window),
+            excess: &[],
+        };
+        self.push_ack(number, &ack, out);
+    }
+
+    /// A PING of the present call: keeps it alive, measures, proves the peer's address.
+    pub(super) fn send_ping(&mut self, now: Instant, out: &mut ChannelOutput) {
+        let serial = self.send_ack(now, AckReason::Ping, Serial::NONE, out);
+        if let Some(call) = &mut self.call {
+            call.note_probe(serial, now);
+        }
+    }
+
+    /// A PING that asks for the proof of the client's address, and the time of the next.
+    pub(super) fn send_reach_ping(&mut self, now: Instant, out: &mut ChannelOutput) {
+        self.send_ping(now, out);
+        out.events.push(Event::Reach(event::Reach { proved: false }));
+        if let Some(call) = &mut self.call {
+            call.timers.reach_ping = Some(now + self.config.reach_ping_interval);
+        }
+    }
+
+    /// An ACK for the present call. `sending` = its state applies to our send window.
+    pub(super) fn handle_ack(
+        &mut self,
+        now: Instant,
+        packet: &Received<'_>,
+        sending: bool,
+        out: &mut ChannelOutput,
+    ) {
+        let header = packet.header;
+        let Ok(ack) = Ack::decode(packet.payload()) else {
+            return out.drop(DropReason::BadAck);
+        };
+        // Always, even if stale: a stalled peer may hang on it (rx-flow.md 3, step 0).
+        if ack.reason == AckReason::Ping || header.flags.has(Flags::REQUEST_ACK) {
+            self.send_ack(now, AckReason::PingResponse, header.serial, out);
+        }
+        let Some(call) = &mut self.call else { return };
+        let in_flight = call.send.in_flight();
+        let is_limited =
+            in_flight >= call.congestion.window() || in_flight >= call.send.peer_window();
+        let (newest, progress) = match call.send.acknowledge(&ack, header.serial) {
+            Ok(applied) => applied,
+            Err(AckRefused::Stale) => return out.drop(DropReason::StaleAck),
+            Err(AckRefused::Bad) => return out.drop(DropReason::BadAck),
+            Err(AckRefused::BeyondSent) => {
+                let code = AbortCode::PROTOCOL_ERROR;
+                let failure = CallFailure::Aborted { code, why: Why::AckBeyondSent };
+                return self.abort_call(now, code, failure, out);
+            }
+        };
+        if newest {
+            call.note_heard(now);
+            self.sample_rtt(now, &ack, &progress, out);
+            self.read_trailer(now, &ack.trailer, out);
+        }
+        if sending {
+            self.apply_progress(now, progress, in_flight, is_limited, newest);
+        }
+        if newest && ack.reason == AckReason::PingResponse && self.role == Role::Server {
+            self.try_attach(now, out);
+        }
+    }
+
+    fn sample_rtt(
+        &mut self,
+        now: Instant,
+        ack: &Ack<'_>,
+        progress: &Progress,
+        out: &mut ChannelOutput,
+    ) {
+        let Some(call) = &mut self.call else { return };
+        let sent_at = match ack.reason {
+            AckReason::Delay => None,
+            AckReason::PingResponse => {
+                let probe = call.take_probe(ack.serial);
+                if probe.is_some() {
+                    // Only a host that receives at its address can name the PING's serial.
+                    let change = PeerReport { proved: true, ..PeerReport::default() };
+                    if !self.hint.is_proved(now) {
+                        out.events.push(Event::Reach(event::Reach { proved: true }));
+                    }
+                    self.learn(now, out, change);
+                }
+                probe
+            }
+            _ => progress.sample_from,
+        };
+        let Some(call) = &mut self.call else { return };
+        if let Some(sent_at) = sent_at {
+            call.rtt.sample(now.saturating_duration_since(sent_at));
+            let rtt = call.rtt.memory();
+            self.learn(now, out, PeerReport { rtt, ..PeerReport::default() });
+        }
+    }
+
+    /// Window and sizes (rx-wire.md 4.4.2).
+    fn read_trailer(&mut self, now: Instant, trailer: &Trailer, out: &mut ChannelOutput) {
+        let Some(call) = &mut self.call else { return };
+        let mut jumbo_max = 1;
+        let sizes = match *trailer {
+            Trailer::None => {
+                call.send.set_peer_window(WINDOW_WITHOUT_TRAILER, true);
+                None
+            }
+            Trailer::Sizes { max_mtu, if_mtu } => Some((max_mtu, if_mtu)),
+            Trailer::Window { max_mtu, if_mtu, rwind } => {
+                call.send.set_peer_window(rwind, false);
+                Some((max_mtu, if_mtu))
+            }
+            Trailer::Full(full) => {
+                call.send.set_peer_window(full.rwind, true);
+                jumbo_max = full.jumbo_max.min(6) as u8;
+                Some((full.max_mtu, full.if_mtu))
+            }
+        };
+        let mut change = PeerReport::default();
+        if let Some((max_mtu, if_mtu)) = sizes {
+            let datagram = max_mtu.min(if_mtu).clamp(u32::from(DATAGRAM_MIN), 16_384);
+            let payload = (datagram as u16 - HEADER_LEN as u16).min(PAYLOAD_DEFAULT);
+            if payload != self.hint.payload_max {
+                change.payload_max = Some(payload);
+            }
+        }
+        if jumbo_max.max(1) != self.hint.jumbo_max || (jumbo_max == 0) != self.hint.is_linux {
+            change.jumbo_max = Some(jumbo_max);
+        }
+        self.learn(now, out, change);
+    }
+
+    fn apply_progress(
+        &mut self,
+        now: Instant,
+        progress: Progress,
+        in_flight: u32,
+        is_limited: bool,
+        newest: bool,
+    ) {
+        let extra = self.rto_extra();
+        let Some(call) = &mut self.call else { return };
+        if progress.newly_acked > 0 || progress.moved {
+            call.was_acked = true;
+        }
+        if progress.newly_acked > 0 {
+            call.rtt.progress();
+            call.congestion.on_acked(progress.newly_acked, is_limited);
+        } else if newest && progress.lost == 0 {
+            call.congestion.on_duplicate();
+        }
+        if progress.lost > 0 {
+            call.congestion.on_loss(in_flight);
+        }
+        if !call.send.has_unacked() {
+            call.timers.retransmit = None;
+        } else if progress.newly_acked > 0 || call.timers.retransmit.is_none() {
+            call.timers.retransmit = Some(now + call.rtt.rto(&self.config, extra));
+        }
+    }
+
+    /// An OpenAFS server may hold the ACK of a request's last packet 400 ms (rx-flow.md 5.3).
+    pub(super) fn rto_extra(&self) -> Duration {
+        let waits = self.role == Role::Client
+            && !self.hint.is_linux
+            && self.call.as_ref().is_some_and(|call| call.send.only_last_unacked());
+        if waits { crate::proto::call::LAST_PACKET_ALLOWANCE } else { Duration::ZERO }
+    }
+
+    fn trailer(&self, window: u32) -> Trailer {
+        let jumbo_max = self.config.jumbo_receive_packets;
+        let jumbo_step = (DATA_PAYLOAD_MAX + JUMBO_HEADER_LEN) as u32;
+        Trailer::Full(FullTrailer {
+            max_mtu: MTU_ADVERTISED + (jumbo_max - 1) * jumbo_step,
+            if_mtu: MTU_ADVERTISED,
+            rwind: window,
+            jumbo_max,
+        })
+    }
+
+    fn push_ack(&mut self, number: CallNumber, ack: &Ack<'_>, out: &mut ChannelOutput) -> Serial {
+        let flags = Flags::SLOW_START_OK.with_if(ack.reason == AckReason::Ping, Flags::REQUEST_ACK);
+        let header = self.header(PacketType::Ack, number, Seq(0), flags);
+        ack.encode(out.datagrams.begin(&header));
+        out.datagrams.finish();
+        header.serial
+    }
+}

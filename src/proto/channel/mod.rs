@@ -1,0 +1,584 @@
+//! One channel of a connection, for the connection's life: its call numbers, the memory of its last call,
+//! and the present call.
+//!
+//! Inputs are runs of packets, commands of the application, words of the connection, and the passing of
+//! time; each carries `now`. Outputs gather in a [`ChannelOutput`]; [`Channel::next_deadline`] says when
+//! time itself is the next input. Nothing here knows a socket, a clock or an actor. Whoever drives it hands
+//! the inputs over one at a time, which is all that the order of a channel needs (rx-race.md 4).
+
+mod acks;
+mod client;
+mod deadlines;
+mod memory;
+mod output;
+mod receive;
+mod server;
+mod transmit;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+pub use memory::{ChannelMemory, LastEnd};
+pub use output::{ChannelOutput, ChannelToConnection, Incoming, Notice};
+
+use super::call::{Call, CallState};
+use super::config::CallConfig;
+use super::connection::ConnectionToChannel;
+use super::peer::{PeerHint, PeerReport};
+use super::{
+    CallFailure, CallTag, ConnectionFailure, DropReason, Event, NetworkProblem, Role,
+    SerialCounter, Why, event,
+};
+use crate::security::Session;
+use crate::wire::{
+    AbortCode, CallNumber, ChannelIndex, Cid, Epoch, Flags, Header, PacketType, SecurityIndex, Seq,
+    ServiceId, check_jumbo, encode_abort,
+};
+
+/// Consecutive datagrams of one channel, received together.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// The datagrams, one after the other.
+    pub data: Bytes,
+    /// Size of every datagram but the last, which may be shorter.
+    pub stride: usize,
+}
+
+/// Whether packets can be opened.
+#[derive(Clone, Debug)]
+pub enum Security {
+    /// Yes, by this session; `None` = packets are as they are.
+    Ready(Option<Arc<dyn Session>>),
+    /// Not yet: what comes is held, within the initial window.
+    Pending,
+}
+
+/// What a channel is made with.
+#[derive(Clone, Debug)]
+pub struct ChannelSetup {
+    /// Our side.
+    pub role: Role,
+    /// The connection's epoch.
+    pub epoch: Epoch,
+    /// The connection's id, channel bits clear.
+    pub cid: Cid,
+    /// Which of the four.
+    pub index: ChannelIndex,
+    /// The class in every packet.
+    pub security_index: SecurityIndex,
+    /// The service in every packet that we send.
+    pub service_id: ServiceId,
+    /// Settings.
+    pub config: Arc<CallConfig>,
+    /// The connection's serials.
+    pub serials: SerialCounter,
+    /// Whether packets can be opened.
+    pub security: Security,
+    /// Server: whether the service waits for the proof of the client's address.
+    pub needs_reach: bool,
+    /// What is known of the peer.
+    pub hint: PeerHint,
+    /// What is left of an earlier channel in this place; default for a new connection.
+    pub memory: ChannelMemory,
+}
+
+/// A client's call, about to begin.
+#[derive(Clone, Debug, Default)]
+pub struct Start {
+    /// The first bytes of the request.
+    pub request: Bytes,
+    /// Whether they are all of it.
+    pub is_whole: bool,
+    /// Longest duration of the whole call from now; `None` = the connection's setting.
+    pub deadline: Option<Duration>,
+    /// Whether the first packet asks for a service upgrade.
+    pub asks_upgrade: bool,
+    /// userStatus of its packets, where it asks for no upgrade.
+    pub user_status: u8,
+}
+
+/// What an application does with its call.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Bytes of the request (client) or reply (server).
+    Write {
+        /// The bytes.
+        bytes: Bytes,
+        /// Whether they end this direction.
+        ends: bool,
+        /// Whether they shall leave now even in a short packet.
+        flushes: bool,
+    },
+    /// So much of what was delivered is wholly taken: credit for the peer.
+    Consumed {
+        /// Packets.
+        packets: u32,
+        /// Their bytes.
+        bytes: usize,
+    },
+    /// Server: the rest of the request is not wanted.
+    Discard,
+    /// The application has what it wants, or has gone away.
+    End,
+    /// The application ends the call with this code.
+    Abort(AbortCode),
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Channel {
+    role: Role,
+    epoch: Epoch,
+    cid: Cid,
+    security_index: SecurityIndex,
+    service_id: ServiceId,
+    config: Arc<CallConfig>,
+    serials: SerialCounter,
+    security: Security,
+    needs_reach: bool,
+    hint: PeerHint,
+    memory: ChannelMemory,
+    call: Option<Box<Call>>,
+    /// Client: when the final ACK of the last call is due.
+    final_ack: Option<Instant>,
+    /// The connection has failed or is closed.
+    failure: Option<ConnectionFailure>,
+    aborts: memory::AbortThrottle,
+    /// When a call last ended, or the channel began.
+    idle_since: Instant,
+}
+
+impl Channel {
+    /// An idle channel.
+    pub fn new(setup: ChannelSetup, now: Instant) -> Channel {
+        Channel {
+            role: setup.role,
+            epoch: setup.epoch,
+            cid: setup.cid.with_channel(setup.index),
+            security_index: setup.security_index,
+            service_id: setup.service_id,
+            config: setup.config,
+            serials: setup.serials,
+            security: setup.security,
+            needs_reach: setup.needs_reach,
+            hint: setup.hint,
+            memory: setup.memory,
+            call: None,
+            final_ack: None,
+            failure: None,
+            aborts: memory::AbortThrottle::default(),
+            idle_since: now,
+        }
+    }
+
+    /// Datagrams for this channel, in the order of reception: one step, at most one ACK.
+    pub fn handle_run(
+        &mut self,
+        now: Instant,
+        hint: &PeerHint,
+        run: &Run,
+        out: &mut ChannelOutput,
+    ) {
+        self.hint = *hint;
+        let stride = run.stride.max(1);
+        let mut start = 0;
+        while start < run.data.len() {
+            let end = (start + stride).min(run.data.len());
+            self.handle_datagram(now, &run.data, start..end, out);
+            start = end;
+        }
+        self.conclude(now, out);
+    }
+
+    /// A command of the application whose call has this tag; commands of calls that are over do nothing.
+    pub fn handle_command(
+        &mut self,
+        now: Instant,
+        tag: CallTag,
+        command: Command,
+        out: &mut ChannelOutput,
+    ) {
+        if !self.call.as_ref().is_some_and(|call| call.tag == tag) {
+            return;
+        }
+        match (command, self.role) {
+            (Command::Consumed { packets, bytes }, _) => self.consume(now, packets, bytes),
+            (Command::Write { bytes, ends, flushes }, _) => self.write(bytes, ends, flushes),
+            (Command::Discard, _) => self.discard(),
+            (Command::End, Role::Client) => self.client_end(now, out),
+            (Command::End, Role::Server) => self.server_end(now, out),
+            (Command::Abort(code), Role::Client) => self.client_abort(now, code, out),
+            (Command::Abort(code), Role::Server) => self.server_abort(now, code, out),
+        }
+        self.conclude(now, out);
+    }
+
+    /// Client: a call takes the channel, which must be free. Its tag is [`Channel::tag`] afterwards.
+    pub fn handle_start(&mut self, now: Instant, start: Start, out: &mut ChannelOutput) {
+        self.client_start(now, start);
+        self.conclude(now, out);
+    }
+
+    /// A word of the connection.
+    pub fn handle_connection(
+        &mut self,
+        now: Instant,
+        word: ConnectionToChannel,
+        out: &mut ChannelOutput,
+    ) {
+        match word {
+            ConnectionToChannel::Secured { session, call_number } => {
+                self.secure(now, session, call_number, out);
+            }
+            ConnectionToChannel::Unchallenged => {
+                let code = AbortCode::CALL_DEAD;
+                let failure = CallFailure::Aborted { code, why: Why::Unchallenged };
+                self.abort_call(now, code, failure, out);
+            }
+            ConnectionToChannel::Failed(failure) => self.fail_connection(now, failure, out),
+            ConnectionToChannel::ServiceAdopted(service_id) => self.service_id = service_id,
+        }
+        self.conclude(now, out);
+    }
+
+    /// Packets can be opened from now on. `call_number` is the client's next call number on this channel,
+    /// as its RESPONSE gave it: what lies before it is over.
+    fn secure(
+        &mut self,
+        now: Instant,
+        session: Option<Arc<dyn Session>>,
+        call_number: CallNumber,
+        out: &mut ChannelOutput,
+    ) {
+        self.security = Security::Ready(session);
+        // A valid RESPONSE came from where the CHALLENGE went.
+        self.hint.proved_until = Some(now + self.config.reach_ttl);
+        if self.role == Role::Server {
+            if self.call.is_none() && call_number > self.memory.last {
+                self.memory.last = CallNumber(call_number.0 - 1);
+                self.memory.end = LastEnd::None;
+            }
+            self.try_attach(now, out);
+        }
+    }
+
+    /// The whole connection has failed, or is closed. A call that is complete stays so.
+    fn fail_connection(
+        &mut self,
+        now: Instant,
+        failure: ConnectionFailure,
+        out: &mut ChannelOutput,
+    ) {
+        if self.failure.is_some() {
+            return;
+        }
+        if failure == ConnectionFailure::Closed {
+            self.close_call(now, out);
+            self.send_final_ack(now, out);
+        } else if let Some(call) = &self.call {
+            let end = LastEnd::Aborted(failure.code());
+            if call.state == CallState::ClientDone {
+                self.end_call(now, Ok(()), self.success(), false, out);
+            } else {
+                self.fail_call(now, failure.of_call(), end, out);
+            }
+        }
+        self.final_ack = None;
+        self.failure = Some(failure);
+    }
+
+    /// The network says that datagrams to the peer do not arrive. ICMP is forgeable: only a call that has
+    /// heard nothing yet fails at once (rx-calls.md 10).
+    pub fn handle_network_problem(
+        &mut self,
+        now: Instant,
+        problem: NetworkProblem,
+        out: &mut ChannelOutput,
+    ) {
+        let Some(call) = &mut self.call else { return };
+        if call.heard || call.state == CallState::ClientReserved {
+            call.problem = Some(problem);
+            return;
+        }
+        self.fail_call(now, CallFailure::Network(problem), LastEnd::Failed, out);
+        self.conclude(now, out);
+    }
+
+    /// The path takes smaller packets than was thought: new packets keep to it.
+    pub fn handle_payload_max(&mut self, payload_max: u16) {
+        self.hint.payload_max = payload_max;
+    }
+
+    /// The call that runs now, or else the last one.
+    pub fn tag(&self) -> CallTag {
+        self.memory.tag
+    }
+
+    /// What a channel in the place of this one has to know.
+    pub fn memory(&self) -> ChannelMemory {
+        match &self.call {
+            // A server call cut off in the middle must not run again; a client call's number is used.
+            Some(call) if call.state != CallState::ClientReserved => ChannelMemory {
+                last: call.number,
+                end: LastEnd::Aborted(AbortCode::CALL_DEAD),
+                tag: call.tag,
+            },
+            _ => self.memory,
+        }
+    }
+
+    /// State of the present call.
+    pub fn state(&self) -> Option<CallState> {
+        self.call.as_ref().map(|call| call.state)
+    }
+
+    /// Number of the present call, or else of the last one.
+    pub fn call_number(&self) -> CallNumber {
+        match &self.call {
+            Some(call) if call.state != CallState::ClientReserved => call.number,
+            _ => self.memory.last,
+        }
+    }
+
+    /// Since when the channel has had no call; `None` while it has one.
+    pub fn idle_since(&self) -> Option<Instant> {
+        self.call.is_none().then_some(self.idle_since)
+    }
+
+    /// Bytes that the peer sent and the application has not taken, and bytes that the application wrote
+    /// and no packet carries yet: what a slow end holds.
+    pub fn buffered_bytes(&self) -> usize {
+        self.call.as_ref().map_or(0, |call| call.receive.buffered_bytes())
+    }
+
+    /// Packets sent and not acknowledged.
+    pub fn in_flight_packets(&self) -> u32 {
+        self.call.as_ref().map_or(0, |call| call.send.in_flight())
+    }
+
+    fn handle_datagram(
+        &mut self,
+        now: Instant,
+        data: &Bytes,
+        at: std::ops::Range<usize>,
+        out: &mut ChannelOutput,
+    ) {
+        let datagram = &data[at.clone()];
+        let Some(header) = Header::decode(datagram) else {
+            return out.drop(DropReason::TooShort);
+        };
+        if header.packet_type == PacketType::Data && check_jumbo(&header, datagram).is_err() {
+            return out.drop(DropReason::BadJumbogram);
+        }
+        if let Some(failure) = self.failure {
+            if header.packet_type == PacketType::Data && failure != ConnectionFailure::Closed {
+                out.connection.push(ChannelToConnection::DataAfterFailure);
+            }
+            return out.drop(DropReason::OutOfState);
+        }
+        let packet = Received { header, data, at };
+        match self.role {
+            Role::Client => self.client_packet(now, &packet, out),
+            Role::Server => self.server_packet(now, &packet, out),
+        }
+    }
+
+    /// The one ending of every step: the ACK that is due, packets that may go, credit for the writer.
+    fn conclude(&mut self, now: Instant, out: &mut ChannelOutput) {
+        if self.call.is_none() {
+            return;
+        }
+        self.send_due_ack(now, out);
+        self.transmit(now, event::ResendCause::Nacked, out);
+        self.check_reply_acknowledged(now, out);
+        let payload_max = self.plain_max();
+        let Some(call) = &mut self.call else { return };
+        if matches!(
+            call.state,
+            CallState::ClientReserved
+                | CallState::ClientSend
+                | CallState::ServerReceive
+                | CallState::ServerWork
+                | CallState::ServerReply
+        ) && call.attached
+            && !call.send.is_closed()
+            && let Some(bytes) = call.send.take_credit(payload_max)
+        {
+            let tag = call.tag;
+            out.notify(tag, Notice::Credit(bytes));
+        }
+        let Some(call) = &mut self.call else { return };
+        if !call.application_waits() {
+            call.timers.waiting_since = None;
+        } else if call.timers.waiting_since.is_none() {
+            call.timers.waiting_since = Some(now);
+        }
+    }
+
+    /// Ends the present call and frees the channel.
+    fn end_call(
+        &mut self,
+        now: Instant,
+        outcome: event::CallOutcome,
+        end: LastEnd,
+        avoid: bool,
+        out: &mut ChannelOutput,
+    ) {
+        let Some(call) = self.call.take() else { return };
+        self.idle_since = now;
+        self.memory.tag = call.tag;
+        let was_sent = call.state != CallState::ClientReserved;
+        if was_sent {
+            self.memory.last = call.number;
+            self.memory.end = end;
+            if call.send.has_sent() {
+                out.peer.congestion = Some(call.congestion.memory(now));
+                self.hint.congestion = out.peer.congestion;
+            }
+            out.events.push(Event::CallEnded(event::CallEnded {
+                role: self.role,
+                number: call.number,
+                outcome,
+                bytes_sent: call.send.packed_bytes(),
+                bytes_received: call.bytes_received,
+                duration: now.saturating_duration_since(call.started),
+            }));
+        }
+        // A server's connection need not know, but while it counts calls that wait for security.
+        if self.role == Role::Client || matches!(self.security, Security::Pending) {
+            let last = self.memory.last;
+            out.connection.push(ChannelToConnection::CallOver { last, avoid });
+        }
+    }
+
+    /// Ends the present call badly and tells its application, if it has one that still cares.
+    fn fail_call(
+        &mut self,
+        now: Instant,
+        failure: CallFailure,
+        end: LastEnd,
+        out: &mut ChannelOutput,
+    ) {
+        let Some(call) = &self.call else { return };
+        if call.attached && call.state != CallState::ServerDying {
+            out.notify(call.tag, Notice::Failed(failure));
+        }
+        // The server may still be executing what we gave up on (rx-calls.md 4.4): prefer other channels.
+        let avoid = self.role == Role::Client
+            && !matches!(failure, CallFailure::PeerAborted(_) | CallFailure::NetReset);
+        self.end_call(now, Err(failure), end, avoid, out);
+    }
+
+    /// Ends the present call with an ABORT.
+    fn abort_call(
+        &mut self,
+        now: Instant,
+        code: AbortCode,
+        failure: CallFailure,
+        out: &mut ChannelOutput,
+    ) {
+        let Some(call) = &self.call else { return };
+        let (number, was_sent) = (call.number, call.state != CallState::ClientReserved);
+        // The channel is free before the ABORT leaves (openafs-observed.md 1).
+        self.fail_call(now, failure, LastEnd::Aborted(code), out);
+        if was_sent {
+            self.send_abort(number, code, out);
+        }
+    }
+
+    /// An ABORT of a call that has already ended here.
+    fn send_abort(&mut self, number: CallNumber, code: AbortCode, out: &mut ChannelOutput) {
+        let header = self.header(PacketType::Abort, number, Seq(0), Flags::NONE);
+        out.datagrams.push(&header, &encode_abort(code));
+        out.events.push(Event::Aborted(event::Aborted { number, code, sent: true }));
+    }
+
+    /// The connection closes: what runs is cut off, and the peer is told.
+    fn close_call(&mut self, now: Instant, out: &mut ChannelOutput) {
+        let Some(call) = &self.call else { return };
+        match (self.role, call.state) {
+            (Role::Client, CallState::ClientDone) => self.client_end(now, out),
+            (Role::Client, _) => {
+                self.abort_call(now, AbortCode::USER_ABORT, CallFailure::Closed, out);
+            }
+            (Role::Server, CallState::ServerAwaitAck) => {
+                self.end_call(now, Ok(()), self.success(), false, out);
+            }
+            (Role::Server, _) => {
+                self.abort_call(now, AbortCode::CALL_DEAD, CallFailure::Closed, out);
+            }
+        }
+    }
+
+    /// The memory of a call that ended well.
+    fn success(&self) -> LastEnd {
+        let (packets, window) = self.call.as_ref().map_or((0, 1), |call| {
+            let described = call.receive.describe(&mut Vec::new());
+            (call.receive.received_packets(), described.window)
+        });
+        LastEnd::Success { packets, window }
+    }
+
+    /// A header of ours, with the next serial.
+    fn header(
+        &self,
+        packet_type: PacketType,
+        call_number: CallNumber,
+        seq: Seq,
+        flags: Flags,
+    ) -> Header {
+        Header {
+            epoch: self.epoch,
+            cid: self.cid,
+            call_number,
+            seq,
+            serial: self.serials.next(),
+            packet_type,
+            flags: flags.with_if(self.role == Role::Client, Flags::CLIENT_INITIATED),
+            user_status: 0,
+            security_index: self.security_index,
+            cksum: 0,
+            service_id: self.service_id,
+        }
+    }
+
+    /// Reports a change of the peer's memory to the endpoint, and believes it here at once.
+    fn learn(&mut self, now: Instant, out: &mut ChannelOutput, change: PeerReport) {
+        if let Some(rtt) = change.rtt {
+            out.peer.rtt = Some(rtt);
+            self.hint.rtt = Some(rtt);
+        }
+        if let Some(payload_max) = change.payload_max {
+            out.peer.payload_max = Some(payload_max);
+            self.hint.payload_max = payload_max;
+        }
+        if let Some(jumbo_max) = change.jumbo_max {
+            out.peer.jumbo_max = Some(jumbo_max);
+            self.hint.jumbo_max = jumbo_max.max(1);
+            self.hint.is_linux = jumbo_max == 0;
+        }
+        if change.proved {
+            out.peer.proved = true;
+            self.hint.proved_until = Some(now + self.config.reach_ttl);
+        }
+    }
+}
+
+/// One datagram of a run.
+struct Received<'a> {
+    header: Header,
+    data: &'a Bytes,
+    at: std::ops::Range<usize>,
+}
+
+impl Received<'_> {
+    fn datagram(&self) -> &[u8] {
+        &self.data[self.at.clone()]
+    }
+
+    fn payload(&self) -> &[u8] {
+        self.datagram().get(crate::wire::HEADER_LEN..).unwrap_or_default()
+    }
+}

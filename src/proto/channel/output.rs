@@ -1,0 +1,105 @@
+//! What a channel puts out in one step.
+
+use bytes::Bytes;
+
+use crate::proto::datagrams::Datagrams;
+use crate::proto::peer::PeerReport;
+use crate::proto::{CallFailure, CallTag, DropReason, Event};
+use crate::wire::{CallNumber, ServiceId};
+
+/// Gathers the output of one step. Whoever drives the channel empties it.
+#[derive(Debug, Default)]
+pub struct ChannelOutput {
+    /// To the network, in order.
+    pub datagrams: Datagrams,
+    /// To whoever watches.
+    pub events: Vec<Event>,
+    /// To applications, in order.
+    pub notices: Vec<(CallTag, Notice)>,
+    /// To the connection, in order.
+    pub connection: Vec<ChannelToConnection>,
+    /// To the endpoint's memory of the peer.
+    pub peer: PeerReport,
+}
+
+/// A call that has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Incoming {
+    /// Its number on the channel.
+    pub number: CallNumber,
+    /// The service.
+    pub service_id: ServiceId,
+    /// userStatus of its first packet.
+    pub user_status: u8,
+}
+
+/// What the application of a call is told.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Notice {
+    /// Server: a call has come; its service starts.
+    Incoming(Incoming),
+    /// Client: the call has taken this number; its first packet leaves.
+    Started(CallNumber),
+    /// Bytes, in order, one piece a packet. Each piece wholly taken is credit to give back, empty ones too.
+    Data(Vec<Bytes>),
+    /// The peer's direction is complete.
+    End,
+    /// So many more bytes may be written.
+    Credit(u64),
+    /// The call failed; nothing more comes.
+    Failed(CallFailure),
+    /// Server: the reply is acknowledged, wholly (`true`), or nothing more was heard (`false`).
+    Acknowledged(bool),
+}
+
+/// What the connection is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChannelToConnection {
+    /// The channel is free.
+    CallOver {
+        /// The last call number that it used.
+        last: CallNumber,
+        /// Whether the peer may still be at work on that call.
+        avoid: bool,
+    },
+    /// The peer is busy on this channel.
+    Busy,
+    /// Server: a call waits for the connection to be secured.
+    NeedsSecurity,
+    /// Client: the server answers for this service.
+    ServiceAdopted(ServiceId),
+    /// DATA came although the connection has failed: the peer does not know.
+    DataAfterFailure,
+}
+
+impl ChannelOutput {
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.datagrams.is_empty()
+            && self.events.is_empty()
+            && self.notices.is_empty()
+            && self.connection.is_empty()
+            && self.peer.is_empty()
+    }
+
+    /// Notes an ignored packet.
+    pub(super) fn drop(&mut self, reason: DropReason) {
+        self.events.push(reason.into());
+    }
+
+    /// Tells the application of a call.
+    pub(super) fn notify(&mut self, tag: CallTag, notice: Notice) {
+        self.notices.push((tag, notice));
+    }
+
+    /// Delivers bytes; the pieces of one step come together.
+    pub(super) fn deliver(&mut self, tag: CallTag, piece: Bytes) {
+        if let Some((last, Notice::Data(pieces))) = self.notices.last_mut()
+            && *last == tag
+        {
+            pieces.push(piece);
+            return;
+        }
+        self.notify(tag, Notice::Data(vec![piece]));
+    }
+}

@@ -1,0 +1,243 @@
+//! The server's side of a channel (rx-calls.md 4.1, 4.2, 6, 7.1, 8).
+
+use std::time::Instant;
+
+use super::{
+    Channel, ChannelOutput, ChannelToConnection, Incoming, LastEnd, Notice, Received, Security,
+};
+use crate::proto::call::{Call, CallState};
+use crate::proto::{CallFailure, CallTag, DropReason, Event, Why, event};
+use crate::wire::{AbortCode, Ack, AckReason, Flags, PacketType, Seq, Serial, decode_abort};
+
+impl Channel {
+    pub(super) fn server_packet(
+        &mut self,
+        now: Instant,
+        packet: &Received<'_>,
+        out: &mut ChannelOutput,
+    ) {
+        let number = packet.header.call_number;
+        let is_data = packet.header.packet_type == PacketType::Data;
+        match &self.call {
+            Some(call) if number == call.number => self.server_current(now, packet, out),
+            Some(call) if number < call.number => out.drop(DropReason::StaleCall),
+            // Only DATA ends a call implicitly (rx-calls.md 6).
+            Some(_) if is_data => self.server_next(now, packet, out),
+            Some(_) => out.drop(DropReason::FutureCall),
+            None if number < self.memory.last => out.drop(DropReason::StaleCall),
+            None if number == self.memory.last => self.server_late(now, packet, out),
+            None if is_data => self.server_accept(now, packet, out),
+            None => out.drop(DropReason::FutureCall),
+        }
+    }
+
+    /// DATA of a higher call number: the present call is over, one way or the other.
+    fn server_next(&mut self, now: Instant, packet: &Received<'_>, out: &mut ChannelOutput) {
+        if self.is_far_ahead(packet.header.seq) {
+            return out.drop(DropReason::FarAhead);
+        }
+        let Some(call) = &mut self.call else { return };
+        if call.state == CallState::ServerAwaitAck {
+            // The client reuses a channel only when it has the whole reply.
+            let tag = call.tag;
+            out.notify(tag, Notice::Acknowledged(true));
+            self.end_call(now, Ok(()), self.success(), false, out);
+        } else if self.config.takeover {
+            self.fail_call(now, CallFailure::Overtaken, LastEnd::Failed, out);
+        } else {
+            if call.state != CallState::ServerDying {
+                let tag = call.tag;
+                let attached = call.attached;
+                call.state = CallState::ServerDying;
+                call.ack.clear();
+                call.timers.retransmit = None;
+                if attached {
+                    out.notify(tag, Notice::Failed(CallFailure::Overtaken));
+                } else {
+                    self.end_call(now, Err(CallFailure::Overtaken), LastEnd::Failed, false, out);
+                }
+            }
+            return self.refuse_as_busy(packet, out);
+        }
+        self.server_accept(now, packet, out);
+    }
+
+    fn refuse_as_busy(&mut self, packet: &Received<'_>, out: &mut ChannelOutput) {
+        if packet.header.seq != Seq::FIRST && !packet.header.flags.has(Flags::REQUEST_ACK) {
+            return out.drop(DropReason::OutOfState);
+        }
+        let number = packet.header.call_number;
+        let header = self.header(PacketType::Busy, number, Seq(0), Flags::NONE);
+        out.datagrams.push(&header, &[]);
+        out.events.push(Event::Busy(event::Busy { number, sent: true }));
+    }
+
+    /// First DATA of a new call.
+    fn server_accept(&mut self, now: Instant, packet: &Received<'_>, out: &mut ChannelOutput) {
+        let header = packet.header;
+        // DATA from far ahead belongs to a call from before a restart (rx-calls.md 1.2).
+        if self.is_far_ahead(header.seq) {
+            return out.drop(DropReason::FarAhead);
+        }
+        self.memory.tag = CallTag(self.memory.tag.0.wrapping_add(1));
+        let call = Call::new(
+            self.memory.tag,
+            header.call_number,
+            CallState::ServerReceive,
+            header.service_id,
+            now,
+            &self.hint,
+            &self.config,
+        );
+        self.call = Some(Box::new(call));
+        let (role, number) = (self.role, header.call_number);
+        out.events.push(Event::CallStarted(event::CallStarted { role, number }));
+        self.server_data(now, packet, out);
+    }
+
+    fn is_far_ahead(&self, seq: Seq) -> bool {
+        seq.after(Seq(self.config.receive_window_initial_packets))
+    }
+
+    fn server_current(&mut self, now: Instant, packet: &Received<'_>, out: &mut ChannelOutput) {
+        let Some(call) = &self.call else { return };
+        if call.state == CallState::ServerDying {
+            return out.drop(DropReason::OutOfState);
+        }
+        let state = call.state;
+        match packet.header.packet_type {
+            PacketType::Data => self.server_data(now, packet, out),
+            PacketType::Ack => {
+                let sending = matches!(state, CallState::ServerReply | CallState::ServerAwaitAck);
+                self.handle_ack(now, packet, sending, out);
+            }
+            PacketType::AckAll => match state {
+                CallState::ServerReply | CallState::ServerAwaitAck => {
+                    if let Some(call) = &mut self.call {
+                        call.note_heard(now);
+                    }
+                    self.acknowledge_all(now);
+                }
+                _ => out.drop(DropReason::OutOfState),
+            },
+            PacketType::Abort => {
+                let Some(code) = decode_abort(packet.payload()) else {
+                    return out.drop(DropReason::PayloadShort);
+                };
+                let number = packet.header.call_number;
+                out.events.push(Event::Aborted(event::Aborted { number, code, sent: false }));
+                self.fail_call(now, CallFailure::PeerAborted(code), LastEnd::Failed, out);
+            }
+            _ => out.drop(DropReason::WrongDirection),
+        }
+    }
+
+    fn server_data(&mut self, now: Instant, packet: &Received<'_>, out: &mut ChannelOutput) {
+        self.receive_datagram(now, packet, out);
+        let Some(call) = &mut self.call else { return };
+        call.remote_status = packet.header.user_status;
+        if call.state == CallState::ServerReceive && call.receive.is_complete() {
+            call.state = CallState::ServerWork;
+            let (tag, tell) = (call.tag, call.attached && !call.discards);
+            if tell {
+                out.notify(tag, Notice::End);
+            }
+        }
+        self.try_attach(now, out);
+    }
+
+    /// Starts the service if the call has something for it, the connection is secured, and the client's
+    /// address is proved where the service wants that (rx-calls.md 4.1).
+    pub(super) fn try_attach(&mut self, now: Instant, out: &mut ChannelOutput) {
+        let Some(call) = &self.call else { return };
+        if call.attached || !call.receive.has_in_order() {
+            return;
+        }
+        if matches!(self.security, Security::Pending) {
+            out.connection.push(ChannelToConnection::NeedsSecurity);
+            return;
+        }
+        if self.needs_reach && !self.hint.is_proved(now) {
+            if call.timers.reach_ping.is_none() {
+                self.send_reach_ping(now, out);
+            }
+            return;
+        }
+        let Some(call) = &mut self.call else { return };
+        call.attached = true;
+        call.timers.reach_ping = None;
+        let (tag, is_complete) = (call.tag, call.receive.is_complete());
+        let incoming = Incoming {
+            number: call.number,
+            service_id: self.service_id,
+            user_status: call.remote_status,
+        };
+        let held = std::mem::take(&mut call.unattached);
+        out.notify(tag, Notice::Incoming(incoming));
+        self.deliver(now, held, out);
+        if is_complete && self.call.is_some() {
+            out.notify(tag, Notice::End);
+        }
+    }
+
+    /// The application has ended its part without a word, or gone away.
+    pub(super) fn server_end(&mut self, now: Instant, out: &mut ChannelOutput) {
+        let Some(call) = &self.call else { return };
+        match call.state {
+            // The reply is on its way, and goes on without its writer.
+            CallState::ServerAwaitAck => {}
+            _ if call.send.is_closed() => {}
+            CallState::ServerDying => {
+                self.end_call(now, Err(CallFailure::Overtaken), LastEnd::Failed, false, out);
+            }
+            _ => self.server_abort(now, AbortCode::CALL_DEAD, out),
+        }
+    }
+
+    pub(super) fn server_abort(&mut self, now: Instant, code: AbortCode, out: &mut ChannelOutput) {
+        let Some(call) = &self.call else { return };
+        match call.state {
+            CallState::ServerAwaitAck => {}
+            CallState::ServerDying => {
+                self.end_call(now, Err(CallFailure::Overtaken), LastEnd::Failed, false, out);
+            }
+            _ => {
+                let failure = CallFailure::Aborted { code, why: Why::Application };
+                self.abort_call(now, code, failure, out);
+            }
+        }
+    }
+
+    /// Packets of the last call (rx-calls.md 7.1).
+    fn server_late(&mut self, now: Instant, packet: &Received<'_>, out: &mut ChannelOutput) {
+        let header = packet.header;
+        match header.packet_type {
+            PacketType::Data if self.memory.end.abort_code().is_some() => {
+                self.answer_late(now, header.call_number, AckReason::Duplicate, Serial::NONE, out);
+            }
+            // Its reply has arrived, else the call would not be over.
+            PacketType::Data => out.drop(DropReason::CallOver),
+            PacketType::Ack => match Ack::decode(packet.payload()) {
+                Ok(ack)
+                    if ack.reason == AckReason::Ping || header.flags.has(Flags::REQUEST_ACK) =>
+                {
+                    let reason = AckReason::PingResponse;
+                    self.answer_late(now, header.call_number, reason, header.serial, out);
+                }
+                _ => out.drop(DropReason::CallOver),
+            },
+            _ => out.drop(DropReason::CallOver),
+        }
+    }
+
+    /// Whether the reply is wholly acknowledged: then the call is over. Soft ACKs suffice, since OpenAFS
+    /// clients may end a call with them (rx-calls.md 4.2).
+    pub(super) fn check_reply_acknowledged(&mut self, now: Instant, out: &mut ChannelOutput) {
+        let Some(call) = &self.call else { return };
+        if call.state == CallState::ServerAwaitAck && call.send.is_finished(true) {
+            let tag = call.tag;
+            out.notify(tag, Notice::Acknowledged(true));
+            self.end_call(now, Ok(()), self.success(), false, out);
+        }
+    }
+}

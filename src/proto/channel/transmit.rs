@@ -1,0 +1,252 @@
+//! DATA out: what may go now, in one burst, each packet once through the windows (rx-flow.md 2).
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::{Channel, ChannelOutput, Security};
+use crate::proto::call::{Call, CallState};
+use crate::proto::event::{self, ResendCause};
+use crate::proto::{CallFailure, Event, Role, Why};
+use crate::security::PacketIds;
+use crate::wire::{AbortCode, Flags, HEADER_LEN, PacketType, Seq};
+
+/// RTT samples below which DATA asks for ACKs.
+const RTT_SAMPLES_MIN: u32 = 3;
+/// How long RTT may go unmeasured while there is something to measure.
+const RTT_INTERVAL: Duration = Duration::from_secs(1);
+/// Packets of one direction of a call: 2^31 (rx-wire.md 1.3).
+const SEQ_MAX: u32 = 0x7fff_ffff;
+/// Packets of one burst, so that one step stays bounded whatever the windows are.
+const BURST_PACKETS_MAX: usize = 512;
+
+impl Channel {
+    /// Sends what the windows allow; lost packets first. `cause` is what made packets leave again.
+    pub(super) fn transmit(&mut self, now: Instant, cause: ResendCause, out: &mut ChannelOutput) {
+        if !self.may_transmit() {
+            return;
+        }
+        let payload_max = self.plain_max();
+        let rto = {
+            let extra = self.rto_extra();
+            let Some(call) = &self.call else { return };
+            call.rtt.rto(&self.config, extra)
+        };
+        let Some(call) = &mut self.call else { return };
+        if call.send.in_flight() == 0
+            && call.timers.last_data_sent.is_some_and(|last| now > last + rto)
+            && cause == ResendCause::Nacked
+        {
+            call.congestion.on_idle();
+        }
+        let mut limit = call.send.limit(call.congestion.window());
+        if cause == ResendCause::WindowProbe {
+            limit = limit.later(call.send.una().plus(1));
+        }
+        let mut burst: Vec<Seq> = Vec::new();
+        while burst.len() < BURST_PACKETS_MAX
+            && let Some(seq) = call.send.take_next(limit, payload_max, now)
+        {
+            burst.push(seq);
+        }
+        let Some(last) = burst.last().copied() else {
+            return self.arm_window_probe(now);
+        };
+        if last.0 >= SEQ_MAX {
+            let code = AbortCode::PROTOCOL_ERROR;
+            let failure = CallFailure::Aborted { code, why: Why::TooManyPackets };
+            return self.abort_call(now, code, failure, out);
+        }
+        if call.state == CallState::ClientReserved {
+            self.client_take_number(now, out);
+        }
+        self.send_burst(now, &burst, payload_max, out);
+        self.note_resent(&burst, cause, out);
+        self.after_burst(now);
+    }
+
+    /// Plain bytes that fit one DATA packet.
+    pub(super) fn plain_max(&self) -> usize {
+        let room = usize::from(self.hint.payload_max);
+        match &self.security {
+            Security::Ready(Some(session)) => session.plain_max(room),
+            _ => room,
+        }
+    }
+
+    /// A call has two halves: the request, then the reply (rx-calls.md 5).
+    fn may_transmit(&self) -> bool {
+        self.call.as_ref().is_some_and(|call| {
+            matches!(
+                call.state,
+                CallState::ClientReserved
+                    | CallState::ClientSend
+                    | CallState::ClientAwaitReply
+                    | CallState::ServerWork
+                    | CallState::ServerReply
+                    | CallState::ServerAwaitAck
+            )
+        }) && !matches!(self.security, Security::Pending)
+    }
+
+    fn send_burst(
+        &mut self,
+        now: Instant,
+        burst: &[Seq],
+        payload_max: usize,
+        out: &mut ChannelOutput,
+    ) {
+        let asks = self.asks_for_ack(now, burst, payload_max);
+        out.datagrams.reserve(burst.len() * (HEADER_LEN + usize::from(self.hint.payload_max)));
+        for (index, &seq) in burst.iter().enumerate() {
+            let is_final = index + 1 == burst.len();
+            let wants = asks.wants(seq, is_final);
+            self.send_data(now, seq, wants, is_final, out);
+        }
+    }
+
+    fn send_data(
+        &mut self,
+        now: Instant,
+        seq: Seq,
+        asks_for_ack: bool,
+        is_final: bool,
+        out: &mut ChannelOutput,
+    ) {
+        let mut header = {
+            let number = self.call_number();
+            self.header(PacketType::Data, number, seq, Flags::NONE)
+        };
+        let Some(call) = &mut self.call else { return };
+        let (role, cid) = (self.role, self.cid);
+        header.user_status =
+            if call.asks_upgrade && seq != Seq::FIRST { 0 } else { call.local_status };
+        let number = call.number;
+        let Some(sent) = call.send.packet_mut(seq) else { return };
+        sent.serial = header.serial;
+        sent.sent_at = now;
+        // OpenAFS clients answer a requested ACK of a reply's end softly and may send no hard one.
+        let reply_end = sent.is_last && role == Role::Server;
+        let asks = (asks_for_ack || sent.is_resent) && !reply_end;
+        header.flags = header
+            .flags
+            .with_if(sent.is_last, Flags::LAST_PACKET)
+            .with_if(asks, Flags::REQUEST_ACK)
+            .with_if(!is_final, Flags::MORE_PACKETS);
+        let (offset, len) = (sent.offset, usize::from(sent.len));
+        match (&self.security, sent.sealed.clone()) {
+            (_, Some((sealed, cksum))) => {
+                header.cksum = cksum;
+                out.datagrams.begin(&header).extend_from_slice(&sealed);
+            }
+            (Security::Ready(Some(session)), None) => {
+                let ids =
+                    PacketIds { cid, call_number: number, seq, from_client: role == Role::Client };
+                let mut plain = Vec::with_capacity(len);
+                call.send.copy_plain(offset, len, &mut plain);
+                let mut sealed = Vec::with_capacity(len + 64);
+                header.cksum = session.seal(&ids, &plain, &mut sealed);
+                let sealed = Bytes::from(sealed);
+                out.datagrams.begin(&header).extend_from_slice(&sealed);
+                if let Some(sent) = call.send.packet_mut(seq) {
+                    sent.sealed = Some((sealed, header.cksum));
+                }
+            }
+            _ => call.send.copy_plain(offset, len, out.datagrams.begin(&header)),
+        }
+        out.datagrams.finish();
+        if asks {
+            call.ack_requested_at = Some(now);
+        }
+    }
+
+    /// When a burst asks for an ACK (rx-flow.md 2). Never for a first transmission whose burst contains
+    /// the last packet: the answer acknowledges it.
+    fn asks_for_ack(&self, now: Instant, burst: &[Seq], payload_max: usize) -> Asks {
+        let Some(call) = &self.call else { return Asks::default() };
+        let contains_last = call.send.has_sent_last()
+            && burst.last().copied() == Some(call.send.next_seq().minus(1));
+        if contains_last {
+            return Asks::default();
+        }
+        let window = call.send.peer_window();
+        let at_end = (call.congestion.is_slow_start() && call.congestion.window() <= 4)
+            || window <= 2
+            || call.rtt.samples() < RTT_SAMPLES_MIN
+            || call.ack_requested_at.is_none_or(|at| now > at + RTT_INTERVAL)
+            || !call.send.has_unsent(payload_max)
+            // The burst fills the window: nothing more leaves until an ACK comes.
+            || call.send.in_flight() >= call.congestion.window().min(window);
+        Asks { at_end, every: (window / 2).max(1) }
+    }
+
+    fn note_resent(&self, burst: &[Seq], cause: ResendCause, out: &mut ChannelOutput) {
+        let Some(call) = &self.call else { return };
+        let mut packets = 0;
+        let mut first = None;
+        for &seq in burst {
+            let index = call.send.una().distance_to(seq);
+            if call.send.is_resent(index) {
+                packets += 1;
+                first.get_or_insert(seq);
+            }
+        }
+        if let Some(seq) = first {
+            let number = call.number;
+            out.events.push(Event::Resent(event::Resent { number, seq, packets, cause }));
+        }
+    }
+
+    fn after_burst(&mut self, now: Instant) {
+        let extra = self.rto_extra();
+        let role = self.role;
+        let Some(call) = &mut self.call else { return };
+        call.timers.last_sent = now;
+        call.timers.last_data_sent = Some(now);
+        if call.timers.retransmit.is_none() {
+            call.timers.retransmit = Some(now + call.rtt.rto(&self.config, extra));
+        }
+        // The reply's DATA acknowledges the request.
+        if role == Role::Server {
+            call.ack.clear();
+        }
+        call.state = next_state(call);
+    }
+
+    /// The peer's window is closed and something waits: a probe goes out when the timer fires.
+    fn arm_window_probe(&mut self, now: Instant) {
+        let payload_max = self.plain_max();
+        let Some(call) = &mut self.call else { return };
+        let waits = call.send.first_lost().is_some() || call.send.has_unsent(payload_max);
+        if waits && call.send.peer_window() == 0 && call.timers.retransmit.is_none() {
+            call.timers.retransmit = Some(now + call.rtt.rto(&self.config, Duration::ZERO));
+        }
+    }
+}
+
+/// Sending the last packet and changing the state are one step: that is what rx-race.md R2 asks for.
+fn next_state(call: &Call) -> CallState {
+    match call.state {
+        CallState::ClientSend if call.send.has_sent_last() => CallState::ClientAwaitReply,
+        CallState::ServerWork | CallState::ServerReply if call.send.has_sent_last() => {
+            CallState::ServerAwaitAck
+        }
+        CallState::ServerWork => CallState::ServerReply,
+        state => state,
+    }
+}
+
+/// Which packets of a burst ask for an ACK.
+#[derive(Clone, Copy, Debug, Default)]
+struct Asks {
+    /// The burst's final packet.
+    at_end: bool,
+    /// Every so many sequence numbers, so that a window never closes unasked; 0 = none.
+    every: u32,
+}
+
+impl Asks {
+    fn wants(self, seq: Seq, is_final: bool) -> bool {
+        (is_final && self.at_end) || (self.every > 0 && seq.0.is_multiple_of(self.every))
+    }
+}

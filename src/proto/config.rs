@@ -1,0 +1,302 @@
+//! Every limit, window and timer of connections and calls, with its range.
+//!
+//! Defaults are those of `docs/protocol/rx-calls.md` 13 and `rx-flow.md` 5 to 8.
+
+use std::time::Duration;
+
+use crate::wire::AbortCode;
+
+/// Settings of the calls of a connection. Shared by its four channels and never changed while they run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CallConfig {
+    /// Receive window before the application has read anything, in packets: 1..=`receive_window_max_packets`.
+    pub receive_window_initial_packets: u32,
+    /// Receive window once the application reads, in packets: 1..=65535. Above 255 the SACK table no
+    /// longer describes it whole (rx-flow.md 6.2).
+    pub receive_window_max_packets: u32,
+    /// Most packets outstanding in one call, whatever the peer allows: 1..=65535.
+    pub send_window_max_packets: u32,
+    /// Send window until the peer's first ACK: 1..=`send_window_max_packets`.
+    pub send_window_initial_packets: u32,
+    /// Congestion window of a first call to a peer, in packets: 1..=255.
+    pub congestion_window_initial_packets: u32,
+    /// Bytes buffered for one call in its receive direction before the window stops opening: at least 1412.
+    pub receive_buffer_max_bytes: usize,
+    /// Packets per datagram that our ACKs offer to take: 1..=6. 1 = no jumbograms (rx-flow.md 9.3).
+    pub jumbo_receive_packets: u32,
+    /// How long an acknowledgement may wait for a reason to be sent sooner.
+    pub delayed_ack: Duration,
+    /// How long a client waits, after the end of a call, for the next call's DATA to acknowledge the reply.
+    pub final_ack_delay: Duration,
+    /// Retransmission timeout without an RTT sample.
+    pub rto_initial: Duration,
+    /// Least retransmission timeout.
+    pub rto_min: Duration,
+    /// Greatest retransmission timeout, backoff included.
+    pub rto_max: Duration,
+    /// Silence of the peer after which a call is dead. At least 6 s in the field.
+    pub dead_timeout: Duration,
+    /// Whether a call that sends nothing for a sixth of `dead_timeout` sends a PING.
+    pub keepalive: bool,
+    /// How long an application may wait for data or for window space; `None` = for ever. Not below
+    /// `dead_timeout`.
+    pub idle_timeout: Option<Duration>,
+    /// Longest whole call; `None` = no limit. Not below `idle_timeout`.
+    pub hard_timeout: Option<Duration>,
+    /// Whether DATA of a higher call number ends a call that still runs (rx-calls.md 8). Off: BUSY.
+    pub takeover: bool,
+    /// How long a proof that the peer's address is its own holds.
+    pub reach_ttl: Duration,
+    /// How often the proof is asked for while a call waits for it.
+    pub reach_ping_interval: Duration,
+    /// Identical aborts answered at once, per channel, before they are throttled.
+    pub abort_burst: u32,
+    /// Least time between identical aborts after that.
+    pub abort_interval: Duration,
+    /// Packets per datagram in a burst of ours. 1 = never a jumbogram.
+    pub jumbo_send_packets: u32,
+}
+
+impl Default for CallConfig {
+    fn default() -> Self {
+        CallConfig {
+            receive_window_initial_packets: 32,
+            receive_window_max_packets: 255,
+            send_window_max_packets: 255,
+            send_window_initial_packets: 16,
+            congestion_window_initial_packets: 4,
+            receive_buffer_max_bytes: 4 << 20,
+            jumbo_receive_packets: 1,
+            delayed_ack: Duration::from_millis(100),
+            final_ack_delay: Duration::from_millis(10),
+            rto_initial: Duration::from_secs(1),
+            rto_min: Duration::from_millis(350),
+            rto_max: Duration::from_secs(60),
+            dead_timeout: Duration::from_secs(20),
+            keepalive: true,
+            idle_timeout: None,
+            hard_timeout: None,
+            takeover: true,
+            reach_ttl: Duration::from_secs(60),
+            reach_ping_interval: Duration::from_secs(2),
+            abort_burst: 10,
+            abort_interval: Duration::from_secs(3),
+            jumbo_send_packets: 1,
+        }
+    }
+}
+
+impl CallConfig {
+    /// The defaults of a server's calls: as the client's, with the application's idle limit of 60 s.
+    pub fn server() -> CallConfig {
+        CallConfig { idle_timeout: Some(Duration::from_secs(60)), ..CallConfig::default() }
+    }
+
+    /// How long a call may send nothing before it sends a PING: a sixth of the dead time.
+    pub fn ping_interval(&self) -> Duration {
+        self.dead_timeout / 6
+    }
+
+    /// Checks every range; the error names the field, what was expected and what came.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        range("receive_window_max_packets", self.receive_window_max_packets, 1, 65_535)?;
+        range(
+            "receive_window_initial_packets",
+            self.receive_window_initial_packets,
+            1,
+            self.receive_window_max_packets,
+        )?;
+        range("send_window_max_packets", self.send_window_max_packets, 1, 65_535)?;
+        range(
+            "send_window_initial_packets",
+            self.send_window_initial_packets,
+            1,
+            self.send_window_max_packets,
+        )?;
+        range("congestion_window_initial_packets", self.congestion_window_initial_packets, 1, 255)?;
+        range("jumbo_receive_packets", self.jumbo_receive_packets, 1, 6)?;
+        range("jumbo_send_packets", self.jumbo_send_packets, 1, 6)?;
+        if self.receive_buffer_max_bytes < 1412 {
+            return Err(ConfigError::new(
+                "receive_buffer_max_bytes",
+                "at least 1412",
+                self.receive_buffer_max_bytes,
+            ));
+        }
+        if self.rto_min > self.rto_max || self.rto_initial > self.rto_max {
+            return Err(ConfigError::new(
+                "rto_max",
+                "not below the others",
+                self.rto_max.as_millis(),
+            ));
+        }
+        if self.dead_timeout.is_zero() {
+            return Err(ConfigError::new("dead_timeout", "above 0", 0));
+        }
+        if self.idle_timeout.is_some_and(|idle| idle < self.dead_timeout) {
+            return Err(ConfigError::new(
+                "idle_timeout",
+                "not below dead_timeout",
+                self.idle_timeout.unwrap_or_default().as_millis(),
+            ));
+        }
+        if let (Some(idle), Some(hard)) = (self.idle_timeout, self.hard_timeout)
+            && hard < idle
+        {
+            return Err(ConfigError::new(
+                "hard_timeout",
+                "not below idle_timeout",
+                hard.as_millis(),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Settings of connections.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConnectionConfig {
+    /// A client connection without a call is closed after this.
+    pub client_idle: Duration,
+    /// A server connection without a call is forgotten after this.
+    pub server_idle: Duration,
+    /// An aborted connection is remembered this long, to answer what still comes.
+    pub aborted_linger: Duration,
+    /// How often a CHALLENGE is sent again.
+    pub challenge_interval: Duration,
+    /// How often a CHALLENGE is sent at the most: 1..
+    pub challenge_max: u32,
+    /// How long a refused RESPONSE waits for its ABORT, against guessing.
+    pub refusal_delay: Duration,
+    /// Calls that may wait for a free channel of one connection.
+    pub waiting_calls_max: usize,
+    /// Settings of the calls.
+    pub call: CallConfig,
+}
+
+impl ConnectionConfig {
+    /// Defaults of a client connection.
+    pub fn client() -> ConnectionConfig {
+        ConnectionConfig {
+            client_idle: Duration::from_secs(120),
+            server_idle: Duration::from_secs(600),
+            aborted_linger: Duration::from_secs(10),
+            challenge_interval: Duration::from_secs(2),
+            challenge_max: 10,
+            refusal_delay: Duration::from_secs(1),
+            waiting_calls_max: 1024,
+            call: CallConfig::default(),
+        }
+    }
+
+    /// Defaults of a server connection.
+    pub fn server() -> ConnectionConfig {
+        ConnectionConfig { call: CallConfig::server(), ..ConnectionConfig::client() }
+    }
+}
+
+/// Settings of a local endpoint.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EndpointConfig {
+    /// Whether a server connection is keyed by the peer's address too, whatever bit 31 of the epoch says
+    /// (rx-calls.md 1.1).
+    pub strict_address: bool,
+    /// Whether DEBUG requests are answered.
+    pub debug_responder: bool,
+    /// What VERSION requests are answered with: at most 65 bytes, more is cut.
+    pub version_text: String,
+    /// Server connections at once.
+    pub connections_max: usize,
+    /// Server connections at once from one address and port.
+    pub connections_per_peer_max: usize,
+    /// To an address that has not proved itself, at most so many times the bytes that came from it;
+    /// `None` = no limit.
+    pub amplification_max: Option<u32>,
+    /// A peer's memory is dropped this long after its last use.
+    pub peer_linger: Duration,
+    /// Whether peers with client connections get a NAT keepalive, and after how much silence of ours.
+    pub nat_ping: Option<Duration>,
+    /// VERSION and DEBUG answers, and raw aborts, per second and address.
+    pub answers_per_peer_per_second: u32,
+    /// The same for all addresses together.
+    pub answers_per_second: u32,
+    /// Code of the ABORT for a first DATA past a connection limit.
+    pub overload_code: AbortCode,
+    /// Settings of server connections.
+    pub server: ConnectionConfig,
+    /// Settings of client connections.
+    pub client: ConnectionConfig,
+}
+
+impl Default for EndpointConfig {
+    fn default() -> Self {
+        EndpointConfig {
+            strict_address: true,
+            debug_responder: false,
+            version_text: concat!("rxrpc ", env!("CARGO_PKG_VERSION")).to_owned(),
+            connections_max: 100_000,
+            connections_per_peer_max: 1024,
+            amplification_max: Some(3),
+            peer_linger: Duration::from_secs(60),
+            nat_ping: None,
+            answers_per_peer_per_second: 10,
+            answers_per_second: 100,
+            overload_code: AbortCode::CALL_DEAD,
+            server: ConnectionConfig::server(),
+            client: ConnectionConfig::client(),
+        }
+    }
+}
+
+/// A setting outside its range.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: expected {expected}, got {got}")]
+pub struct ConfigError {
+    /// The setting.
+    pub field: &'static str,
+    /// What it may be.
+    pub expected: String,
+    /// What it was.
+    pub got: String,
+}
+
+impl ConfigError {
+    fn new(field: &'static str, expected: impl ToString, got: impl ToString) -> ConfigError {
+        ConfigError { field, expected: expected.to_string(), got: got.to_string() }
+    }
+}
+
+fn range(field: &'static str, value: u32, least: u32, most: u32) -> Result<(), ConfigError> {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    Err(ConfigError::new(field, format_args!("{least} to {most}"), value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_valid() {
+        assert_eq!(CallConfig::default().validate(), Ok(()));
+        assert_eq!(CallConfig::server().validate(), Ok(()));
+    }
+
+    #[test]
+    fn a_window_is_taken_at_its_limit_and_refused_one_beyond() {
+        let with =
+            |packets| CallConfig { receive_window_max_packets: packets, ..CallConfig::default() };
+        assert_eq!(with(65_535).validate(), Ok(()));
+        let error = with(65_536).validate().unwrap_err();
+        assert_eq!(error.to_string(), "receive_window_max_packets: expected 1 to 65535, got 65536");
+    }
+
+    #[test]
+    fn timeouts_keep_their_order() {
+        // rx-calls.md 9.1: dead <= idle <= hard.
+        let config =
+            CallConfig { idle_timeout: Some(Duration::from_secs(19)), ..CallConfig::default() };
+        assert_eq!(config.validate().unwrap_err().field, "idle_timeout");
+    }
+}

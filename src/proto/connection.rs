@@ -1,0 +1,490 @@
+//! One connection: which channel a waiting call gets, the security phase, failure and expiry
+//! (rx-calls.md 2 and 3).
+//!
+//! Payload, windows and sequence numbers are the channels' own. `W` is whatever the driver keeps for a call
+//! that waits for a channel; it comes back untouched.
+
+mod client;
+mod server;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::channel::{ChannelMemory, ChannelToConnection, Security};
+use super::config::ConnectionConfig;
+use super::datagrams::Datagrams;
+use super::peer::PeerReport;
+use super::{CallFailure, ConnectionFailure, DropReason, Event, Role, SerialCounter, event};
+use crate::security::{
+    ClientHandshake, ConnectionIds, Entropy, Identity, ServerHandshake, Session, Verification,
+    VerificationFuture, Verified,
+};
+use crate::wire::{
+    AbortCode, CallNumber, ChannelIndex, Flags, Header, PacketType, Seq, ServiceId, decode_abort,
+    encode_abort,
+};
+
+/// What a connection is made with.
+#[derive(Debug)]
+pub struct ConnectionSetup {
+    /// Our side.
+    pub role: Role,
+    /// Its names.
+    pub ids: ConnectionIds,
+    /// Settings.
+    pub config: Arc<ConnectionConfig>,
+    /// Its serials, shared with its channels.
+    pub serials: SerialCounter,
+    /// The handshake of its class, if it has one.
+    pub handshake: Handshake,
+    /// Client: whether the first call asks for a service upgrade.
+    pub asks_upgrade: bool,
+    /// Random bytes for its challenges and responses.
+    pub entropy: Entropy,
+}
+
+/// Our half of the handshake of a security class.
+#[derive(Debug)]
+pub enum Handshake {
+    /// rxnull: none.
+    None,
+    /// We are the client.
+    Client(Box<dyn ClientHandshake>),
+    /// We are the server.
+    Server(Box<dyn ServerHandshake>),
+}
+
+/// Names a call that waits for a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct WaitKey(u64);
+
+/// What a channel is told.
+#[derive(Clone, Debug)]
+pub enum ConnectionToChannel {
+    /// Packets can be opened and sealed from now on.
+    Secured {
+        /// By this session; `None` = packets are as they are.
+        session: Option<Arc<dyn Session>>,
+        /// The client's call number on this channel, as its RESPONSE gave it; 0 = none.
+        call_number: CallNumber,
+    },
+    /// Nobody answered the challenge: the waiting call is over.
+    Unchallenged,
+    /// The whole connection has failed or is closed.
+    Failed(ConnectionFailure),
+    /// The server answers for this service.
+    ServiceAdopted(ServiceId),
+}
+
+/// Gathers the output of one step.
+#[derive(Debug)]
+pub struct ConnectionOutput<W> {
+    /// To the network, in order.
+    pub datagrams: Datagrams,
+    /// To whoever watches.
+    pub events: Vec<Event>,
+    /// To the channels, in order.
+    pub channels: Vec<(ChannelIndex, ConnectionToChannel)>,
+    /// Calls that start now, each on its channel; `true` = it asks for a service upgrade.
+    pub starts: Vec<(ChannelIndex, W, bool)>,
+    /// Calls that never started.
+    pub refused: Vec<(W, CallFailure)>,
+    /// Calls that another connection has to take: this one is used up, failed or closing.
+    pub returned: Vec<W>,
+    /// A verification to be worked out; its result goes to [`Connection::handle_verified`].
+    pub verification: Option<VerificationFuture>,
+    /// The channels shall say since when they are idle: [`Connection::handle_idle`].
+    pub asks_idle: bool,
+    /// To the endpoint's memory of the peer.
+    pub peer: PeerReport,
+    /// The connection has nothing more to do: close it.
+    pub closes: bool,
+}
+
+impl<W> Default for ConnectionOutput<W> {
+    fn default() -> Self {
+        ConnectionOutput {
+            datagrams: Datagrams::default(),
+            events: Vec::new(),
+            channels: Vec::new(),
+            starts: Vec::new(),
+            refused: Vec::new(),
+            returned: Vec::new(),
+            verification: None,
+            asks_idle: false,
+            peer: PeerReport::default(),
+            closes: false,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Waiting<W> {
+    key: WaitKey,
+    work: W,
+    since: Instant,
+    until: Option<Instant>,
+}
+
+/// What a client's connection knows of a channel.
+#[derive(Clone, Copy, Debug, Default)]
+struct Slot {
+    busy: bool,
+    last: CallNumber,
+    /// When the peer was last known to be busy on it, until a call goes well.
+    avoid: Option<Instant>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Secured, or without security.
+    Open,
+    /// Server: no CHALLENGE has been sent.
+    Unsecured,
+    /// Server: a CHALLENGE is out.
+    Challenging { again: Option<Instant>, sent: u32 },
+    /// Server: a RESPONSE is being verified.
+    Verifying,
+    /// Server: a RESPONSE was refused; the ABORT waits.
+    Refused { code: AbortCode, at: Instant },
+    /// Failed; packets are answered until the end of its time.
+    Failed { failure: ConnectionFailure, until: Instant },
+    /// Closed here.
+    Closed,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Connection<W> {
+    role: Role,
+    ids: ConnectionIds,
+    /// The service in our packets; another than asked for after an upgrade.
+    service_id: ServiceId,
+    config: Arc<ConnectionConfig>,
+    serials: SerialCounter,
+    handshake: Handshake,
+    entropy: Entropy,
+    phase: Phase,
+    identity: Option<Identity>,
+    slots: [Slot; ChannelIndex::COUNT],
+    waiting: VecDeque<Waiting<W>>,
+    next_key: u64,
+    /// Client: the first call asks for an upgrade and has not been answered.
+    upgrade: Upgrade,
+    /// Server: channels whose call waits for security, a bit each.
+    unsecured_calls: u8,
+    idle_since: Instant,
+    /// Server: answers to the question how long the channels have been idle.
+    idle_answers: [Option<Option<Instant>>; ChannelIndex::COUNT],
+    idle_due: Option<Instant>,
+    failures_answered: u32,
+    failure_answered_at: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Upgrade {
+    No,
+    Wanted,
+    Asked,
+}
+
+impl<W> Connection<W> {
+    /// A connection without calls.
+    pub fn new(setup: ConnectionSetup, now: Instant) -> Connection<W> {
+        let phase = match &setup.handshake {
+            Handshake::Server(_) => Phase::Unsecured,
+            _ => Phase::Open,
+        };
+        let idle = match setup.role {
+            Role::Client => setup.config.client_idle,
+            Role::Server => setup.config.server_idle,
+        };
+        Connection {
+            role: setup.role,
+            ids: setup.ids,
+            service_id: setup.ids.service_id,
+            config: setup.config,
+            serials: setup.serials,
+            handshake: setup.handshake,
+            entropy: setup.entropy,
+            phase,
+            identity: None,
+            slots: [Slot::default(); ChannelIndex::COUNT],
+            waiting: VecDeque::new(),
+            next_key: 0,
+            upgrade: if setup.asks_upgrade { Upgrade::Wanted } else { Upgrade::No },
+            unsecured_calls: 0,
+            idle_since: now,
+            idle_answers: [None; ChannelIndex::COUNT],
+            idle_due: Some(now + idle),
+            failures_answered: 0,
+            failure_answered_at: None,
+        }
+    }
+
+    /// A packet with call number 0.
+    pub fn handle_control(
+        &mut self,
+        now: Instant,
+        wall_clock: SystemTime,
+        datagram: &[u8],
+        out: &mut ConnectionOutput<W>,
+    ) {
+        let Some(header) = Header::decode(datagram) else {
+            return out.events.push(DropReason::TooShort.into());
+        };
+        let payload = &datagram[crate::wire::HEADER_LEN..];
+        match (header.packet_type, self.role) {
+            (PacketType::Abort, _) => self.handle_abort(now, payload, out),
+            (PacketType::Challenge, Role::Client) => self.handle_challenge(now, payload, out),
+            (PacketType::Response, Role::Server) => {
+                self.handle_response(now, wall_clock, payload, out);
+            }
+            _ => out.events.push(DropReason::WrongDirection.into()),
+        }
+    }
+
+    /// A word of one of the channels.
+    pub fn handle_channel(
+        &mut self,
+        now: Instant,
+        index: ChannelIndex,
+        word: ChannelToConnection,
+        out: &mut ConnectionOutput<W>,
+    ) {
+        match word {
+            ChannelToConnection::CallOver { last, avoid } => {
+                self.unsecured_calls &= !bit(index);
+                let slot = &mut self.slots[index.index()];
+                slot.busy = false;
+                slot.last = last;
+                slot.avoid = avoid.then_some(now);
+                self.idle_since = now;
+                self.start_waiting(now, out);
+                self.note_idle(now);
+            }
+            ChannelToConnection::Busy => self.slots[index.index()].avoid = Some(now),
+            ChannelToConnection::NeedsSecurity => self.challenge_for(now, index, out),
+            ChannelToConnection::ServiceAdopted(service_id) => {
+                self.adopt_service(now, index, service_id, out);
+            }
+            ChannelToConnection::DataAfterFailure => self.answer_failed(now, out),
+        }
+    }
+
+    /// A channel was lost and another took its place, with this memory: its call is over.
+    pub fn handle_channel_replaced(
+        &mut self,
+        now: Instant,
+        index: ChannelIndex,
+        memory: ChannelMemory,
+        out: &mut ConnectionOutput<W>,
+    ) {
+        let word = ChannelToConnection::CallOver { last: memory.last, avoid: true };
+        self.handle_channel(now, index, word, out);
+    }
+
+    /// Time has come to `now`.
+    pub fn handle_deadline(&mut self, now: Instant, out: &mut ConnectionOutput<W>) {
+        self.expire_waiting(now, out);
+        match self.phase {
+            Phase::Challenging { again: Some(again), .. } if again <= now => {
+                self.challenge_again(now, out);
+            }
+            Phase::Refused { code, at } if at <= now => self.refuse(now, code, out),
+            Phase::Failed { until, .. } if until <= now => out.closes = true,
+            _ => {}
+        }
+        if self.idle_due.is_some_and(|due| due <= now) {
+            self.expire_idle(now, out);
+        }
+    }
+
+    /// When time alone is the next input; `None` = never.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let phase = match self.phase {
+            Phase::Challenging { again, .. } => again,
+            Phase::Refused { at, .. } => Some(at),
+            Phase::Failed { until, .. } => Some(until),
+            _ => None,
+        };
+        let waiting = self.waiting.iter().filter_map(|waiting| waiting.until).min();
+        [phase, waiting, self.idle_due].into_iter().flatten().min()
+    }
+
+    /// Ends the connection: calls that run are cut off, final ACKs leave, calls that wait are refused.
+    pub fn close(&mut self, out: &mut ConnectionOutput<W>) {
+        if matches!(self.phase, Phase::Closed) {
+            return;
+        }
+        for index in ChannelIndex::ALL {
+            out.channels
+                .push((index, ConnectionToChannel::Failed(ConnectionFailure::Closed)));
+        }
+        for waiting in self.waiting.drain(..) {
+            out.refused.push((waiting.work, CallFailure::Closed));
+        }
+        self.phase = Phase::Closed;
+        self.idle_due = None;
+        out.closes = true;
+    }
+
+    /// Its names.
+    pub fn ids(&self) -> ConnectionIds {
+        self.ids
+    }
+
+    /// The service in its packets: another than asked for after an upgrade.
+    pub fn service_id(&self) -> ServiceId {
+        self.service_id
+    }
+
+    /// Server: who the client is, once it has proved itself.
+    pub fn identity(&self) -> Option<&Identity> {
+        self.identity.as_ref()
+    }
+
+    /// Calls that wait for a channel.
+    pub fn waiting_calls(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Why it failed, if it has.
+    pub fn failure(&self) -> Option<ConnectionFailure> {
+        match self.phase {
+            Phase::Failed { failure, .. } => Some(failure),
+            Phase::Closed => Some(ConnectionFailure::Closed),
+            _ => None,
+        }
+    }
+
+    /// What a channel made now has to be told of security.
+    pub fn is_secured(&self) -> bool {
+        matches!(self.phase, Phase::Open)
+    }
+
+    fn handle_abort(&mut self, now: Instant, payload: &[u8], out: &mut ConnectionOutput<W>) {
+        let Some(code) = decode_abort(payload) else {
+            return out.events.push(DropReason::PayloadShort.into());
+        };
+        out.events.push(Event::Aborted(event::Aborted {
+            number: CallNumber::NONE,
+            code,
+            sent: false,
+        }));
+        // Never an abort for an abort (S-109).
+        self.fail(now, ConnectionFailure::PeerAborted(code), out);
+    }
+
+    fn fail(
+        &mut self,
+        now: Instant,
+        failure: ConnectionFailure,
+        out: &mut ConnectionOutput<W>,
+    ) {
+        if matches!(self.phase, Phase::Failed { .. } | Phase::Closed) {
+            return;
+        }
+        out.events.push(Event::ConnectionFailed(event::ConnectionFailed { failure }));
+        for index in ChannelIndex::ALL {
+            out.channels.push((index, ConnectionToChannel::Failed(failure)));
+        }
+        for waiting in self.waiting.drain(..) {
+            out.refused.push((waiting.work, failure.of_call()));
+        }
+        self.phase = Phase::Failed { failure, until: now + self.config.aborted_linger };
+        self.idle_due = None;
+    }
+
+    /// The peer does not know that the connection has failed; tell it again, but not without end.
+    fn answer_failed(&mut self, now: Instant, out: &mut ConnectionOutput<W>) {
+        let Phase::Failed { failure, .. } = self.phase else { return };
+        let call = &self.config.call;
+        let due = self.failure_answered_at.is_none_or(|at| now >= at + call.abort_interval);
+        if self.failures_answered >= call.abort_burst && !due {
+            return out.events.push(DropReason::Throttled.into());
+        }
+        self.failures_answered += 1;
+        self.failure_answered_at = Some(now);
+        self.send_abort(failure.code(), out);
+    }
+
+    fn send_abort(&mut self, code: AbortCode, out: &mut ConnectionOutput<W>) {
+        out.datagrams.push(&self.header(PacketType::Abort), &encode_abort(code));
+        out.events.push(Event::Aborted(event::Aborted {
+            number: CallNumber::NONE,
+            code,
+            sent: true,
+        }));
+    }
+
+    fn expire_idle(&mut self, now: Instant, out: &mut ConnectionOutput<W>) {
+        match self.role {
+            Role::Client if self.is_unused() && now >= self.idle_since + self.config.client_idle => {
+                self.close(out);
+            }
+            Role::Client => self.note_idle(now),
+            Role::Server => {
+                self.idle_answers = [None; ChannelIndex::COUNT];
+                self.idle_due = None;
+                out.asks_idle = true;
+            }
+        }
+    }
+
+    fn is_unused(&self) -> bool {
+        self.waiting.is_empty() && self.slots.iter().all(|slot| !slot.busy)
+    }
+
+    fn note_idle(&mut self, now: Instant) {
+        if self.role == Role::Client && matches!(self.phase, Phase::Open) {
+            // Set once and checked when it fires: calls come and go without touching a timer.
+            let due = self.idle_since.max(now) + self.config.client_idle;
+            if self.idle_due.is_none_or(|held| held <= now) {
+                self.idle_due = Some(due);
+            }
+        }
+    }
+
+    fn header(&self, packet_type: PacketType) -> Header {
+        Header {
+            epoch: self.ids.epoch,
+            cid: self.ids.cid,
+            call_number: CallNumber::NONE,
+            seq: Seq(0),
+            serial: self.serials.next(),
+            packet_type,
+            flags: Flags::NONE.with_if(self.role == Role::Client, Flags::CLIENT_INITIATED),
+            user_status: 0,
+            security_index: self.ids.security_index,
+            cksum: 0,
+            service_id: self.service_id,
+        }
+    }
+
+    /// Entropy for one step of the handshake: the seed and a counter, mixed by the class.
+    fn step_entropy(&mut self) -> Entropy {
+        let step = self.entropy;
+        for byte in &mut self.entropy {
+            *byte = byte.wrapping_mul(0x6d).wrapping_add(0x35);
+        }
+        step
+    }
+}
+
+/// What a channel of the connection starts with.
+pub fn initial_security(handshake: &Handshake, session: Option<Arc<dyn Session>>) -> Security {
+    match handshake {
+        Handshake::Server(_) => Security::Pending,
+        _ => Security::Ready(session),
+    }
+}
+
+fn bit(index: ChannelIndex) -> u8 {
+    1 << index.index()
+}
+
+fn later_by(now: Instant, delay: Duration) -> Option<Instant> {
+    Some(now + delay)
+}

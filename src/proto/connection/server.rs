@@ -1,0 +1,154 @@
+//! The server's side of a connection: challenges and their answers, expiry (rx-calls.md 3.1 and 3.2).
+
+use std::time::{Instant, SystemTime};
+
+use super::{
+    AbortCode, ChannelIndex, Connection, ConnectionFailure, ConnectionOutput, ConnectionToChannel,
+    DropReason, Event, Handshake, PeerReport, Phase, Verification, Verified, bit, event, later_by,
+};
+use crate::proto::Why;
+use crate::wire::PacketType;
+
+impl<W> Connection<W> {
+    /// The result of a verification that took its time.
+    pub fn handle_verified(
+        &mut self,
+        now: Instant,
+        result: Result<Verified, AbortCode>,
+        out: &mut ConnectionOutput<W>,
+    ) {
+        if !matches!(self.phase, Phase::Verifying) {
+            return;
+        }
+        match result {
+            Ok(verified) => self.secure(verified, out),
+            Err(code) => {
+                // A second of silence makes guessing slow.
+                self.phase = Phase::Refused { code, at: now + self.config.refusal_delay };
+            }
+        }
+    }
+
+    /// Since when a channel is idle; `None` = it has a call. Closes the connection when all four have been
+    /// idle long enough.
+    pub fn handle_idle(
+        &mut self,
+        now: Instant,
+        index: ChannelIndex,
+        since: Option<Instant>,
+        out: &mut ConnectionOutput<W>,
+    ) {
+        self.idle_answers[index.index()] = Some(since);
+        if self.idle_answers.iter().any(Option::is_none) || self.failure().is_some() {
+            return;
+        }
+        let answers = self.idle_answers.map(Option::flatten);
+        let limit = self.config.server_idle;
+        if answers.iter().any(Option::is_none) {
+            self.idle_due = later_by(now, limit);
+            return;
+        }
+        let last = answers.into_iter().flatten().max().unwrap_or(now);
+        if now >= last + limit {
+            self.close(out);
+        } else {
+            self.idle_due = later_by(last, limit);
+        }
+    }
+
+    pub(super) fn challenge_for(
+        &mut self,
+        now: Instant,
+        index: ChannelIndex,
+        out: &mut ConnectionOutput<W>,
+    ) {
+        self.unsecured_calls |= bit(index);
+        match self.phase {
+            Phase::Unsecured => {
+                self.phase = Phase::Challenging { again: None, sent: 0 };
+                self.send_challenge(now, out);
+            }
+            Phase::Challenging { again: None, .. } => {
+                self.phase = Phase::Challenging { again: None, sent: 0 };
+                self.send_challenge(now, out);
+            }
+            _ => {}
+        }
+    }
+
+    /// The challenge timer: again while a call waits, but not for ever.
+    pub(super) fn challenge_again(&mut self, now: Instant, out: &mut ConnectionOutput<W>) {
+        let Phase::Challenging { again, sent } = &mut self.phase else { return };
+        if self.unsecured_calls == 0 {
+            *again = None;
+            return;
+        }
+        if *sent < self.config.challenge_max {
+            return self.send_challenge(now, out);
+        }
+        *again = None;
+        for index in ChannelIndex::ALL {
+            if self.unsecured_calls & bit(index) != 0 {
+                out.channels.push((index, ConnectionToChannel::Unchallenged));
+            }
+        }
+        self.unsecured_calls = 0;
+    }
+
+    pub(super) fn handle_response(
+        &mut self,
+        now: Instant,
+        wall_clock: SystemTime,
+        payload: &[u8],
+        out: &mut ConnectionOutput<W>,
+    ) {
+        // Only while a challenge is out: a second answer, or one never asked for, is nothing.
+        let (Phase::Challenging { .. }, Handshake::Server(handshake)) =
+            (&self.phase, &mut self.handshake)
+        else {
+            return out.events.push(DropReason::UnwantedChallenge.into());
+        };
+        let verification = handshake.verify(payload, wall_clock);
+        self.phase = Phase::Verifying;
+        match verification {
+            Verification::Done(result) => self.handle_verified(now, result, out),
+            Verification::Later(future) => out.verification = Some(future),
+        }
+    }
+
+    pub(super) fn refuse(
+        &mut self,
+        now: Instant,
+        code: AbortCode,
+        out: &mut ConnectionOutput<W>,
+    ) {
+        self.send_abort(code, out);
+        self.fail(now, ConnectionFailure::Aborted { code, why: Why::BadResponse }, out);
+    }
+
+    fn secure(&mut self, verified: Verified, out: &mut ConnectionOutput<W>) {
+        self.phase = Phase::Open;
+        self.identity = verified.identity;
+        self.unsecured_calls = 0;
+        out.peer = PeerReport { proved: true, ..PeerReport::default() };
+        out.events.push(Event::Challenged(event::Challenged { secured: true }));
+        for index in ChannelIndex::ALL {
+            out.channels.push((index, ConnectionToChannel::Secured {
+                session: verified.session.clone(),
+                call_number: verified.call_numbers[index.index()],
+            }));
+        }
+    }
+
+    fn send_challenge(&mut self, now: Instant, out: &mut ConnectionOutput<W>) {
+        let entropy = self.step_entropy();
+        let Handshake::Server(handshake) = &mut self.handshake else { return };
+        let body = handshake.challenge(&entropy);
+        out.datagrams.push(&self.header(PacketType::Challenge), &body);
+        out.events.push(Event::Challenged(event::Challenged { secured: false }));
+        if let Phase::Challenging { again, sent } = &mut self.phase {
+            *sent += 1;
+            *again = later_by(now, self.config.challenge_interval);
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! What a handler sends: datagrams in one buffer, already in the shape that segmentation offload takes.
+
+use crate::wire::Header;
+
+/// Datagrams to one peer, in order, in one buffer.
+///
+/// Consecutive datagrams of one size form a batch, which a shorter one may close; a batch can leave with
+/// one system call. No batch has more than 64 segments or 65 000 bytes.
+#[derive(Debug, Default)]
+pub struct Datagrams {
+    bytes: Vec<u8>,
+    batches: Vec<Batch>,
+    open: Option<usize>,
+}
+
+/// A run of datagrams of one size in the buffer; only the last may be shorter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// Size of every datagram but the last.
+    pub segment: usize,
+    /// Bytes of the batch.
+    pub len: usize,
+    /// Datagrams of the batch.
+    pub count: usize,
+}
+
+/// Most segments of a batch: the kernel's limit for one send.
+pub const BATCH_SEGMENTS_MAX: usize = 64;
+/// Most bytes of a batch: what fits one UDP send.
+pub const BATCH_BYTES_MAX: usize = 65_000;
+
+impl Datagrams {
+    /// Starts a datagram with `header`; the caller appends the payload to the returned buffer, then calls
+    /// [`Datagrams::finish`].
+    pub fn begin(&mut self, header: &Header) -> &mut Vec<u8> {
+        debug_assert!(self.open.is_none());
+        self.open = Some(self.bytes.len());
+        self.bytes.extend_from_slice(&header.encode());
+        &mut self.bytes
+    }
+
+    /// Ends the datagram begun last and returns its size.
+    pub fn finish(&mut self) -> usize {
+        let start = self.open.take().unwrap_or(self.bytes.len());
+        let len = self.bytes.len() - start;
+        match self.batches.last_mut() {
+            Some(batch)
+                if batch.len == batch.segment * batch.count
+                    && len <= batch.segment
+                    && batch.count < BATCH_SEGMENTS_MAX
+                    && batch.len + len <= BATCH_BYTES_MAX =>
+            {
+                batch.len += len;
+                batch.count += 1;
+            }
+            _ => self.batches.push(Batch { segment: len, len, count: 1 }),
+        }
+        len
+    }
+
+    /// Room for `bytes` more, in one allocation.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.bytes.reserve(bytes);
+    }
+
+    /// A whole small datagram.
+    pub fn push(&mut self, header: &Header, payload: &[u8]) {
+        self.begin(header).extend_from_slice(payload);
+        self.finish();
+    }
+
+    /// Whether there is nothing to send.
+    pub fn is_empty(&self) -> bool {
+        self.batches.is_empty()
+    }
+
+    /// Bytes of all datagrams.
+    pub fn byte_count(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Datagrams in all batches.
+    pub fn count(&self) -> usize {
+        self.batches.iter().map(|batch| batch.count).sum()
+    }
+
+    /// The batches, in order, each with its bytes.
+    pub fn batches(&self) -> impl Iterator<Item = (Batch, &[u8])> {
+        let mut at = 0;
+        self.batches.iter().map(move |batch| {
+            let start = at;
+            at += batch.len;
+            (*batch, &self.bytes[start..at])
+        })
+    }
+
+    /// The datagrams, one by one, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        self.batches().flat_map(|(batch, bytes)| bytes.chunks(batch.segment.max(1)))
+    }
+
+    /// Takes all of `self`, leaving it empty.
+    pub fn take(&mut self) -> Datagrams {
+        std::mem::take(self)
+    }
+
+    /// Empties it and keeps the memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.batches.clear();
+        self.open = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::*;
+
+    fn header() -> Header {
+        Header {
+            epoch: Epoch(1),
+            cid: Cid(4),
+            call_number: CallNumber(1),
+            seq: Seq(1),
+            serial: Serial(1),
+            packet_type: PacketType::Data,
+            flags: Flags::NONE,
+            user_status: 0,
+            security_index: SecurityIndex::NULL,
+            cksum: 0,
+            service_id: ServiceId(1),
+        }
+    }
+
+    #[test]
+    fn equal_sizes_share_a_batch_and_a_shorter_one_closes_it() {
+        let mut out = Datagrams::default();
+        for len in [100, 100, 40, 40, 100] {
+            out.push(&header(), &vec![0; len]);
+        }
+        let batches: Vec<_> =
+            out.batches().map(|(batch, _)| (batch.segment, batch.count)).collect();
+        assert_eq!(batches, [(128, 3), (68, 1), (128, 1)]);
+        let sizes: Vec<_> = out.iter().map(<[u8]>::len).collect();
+        assert_eq!(sizes, [128, 128, 68, 68, 128]);
+    }
+
+    #[test]
+    fn a_batch_has_at_most_64_segments() {
+        let mut out = Datagrams::default();
+        for _ in 0..65 {
+            out.push(&header(), &[]);
+        }
+        let counts: Vec<_> = out.batches().map(|(batch, _)| batch.count).collect();
+        assert_eq!(counts, [64, 1]);
+    }
+}

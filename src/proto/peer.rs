@@ -1,0 +1,234 @@
+//! What is remembered of a peer (address and port) across calls and connections (rx-flow.md 10).
+//!
+//! The endpoint owns the memory. A channel works on the [`PeerHint`] that comes with each run and sends
+//! what it learns back as a [`PeerReport`]; no order between calls matters for any of it.
+
+use std::time::{Duration, Instant};
+
+use super::NetworkProblem;
+
+/// Payload of a DATA packet where nothing is known of the peer: 1412 bytes, a datagram of 1440.
+pub const PAYLOAD_DEFAULT: u16 = crate::wire::DATA_PAYLOAD_MAX as u16;
+/// Least datagram that a peer can ask us to keep to, Rx header included (rx-wire.md 4.4.2).
+pub const DATAGRAM_MIN: u16 = 520;
+
+/// A snapshot of a peer's memory for one call's use.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PeerHint {
+    /// Smoothed round-trip time and its variation; `None` without a sample.
+    pub rtt: Option<RttMemory>,
+    /// Congestion state of the last calls.
+    pub congestion: Option<CongestionMemory>,
+    /// Largest DATA payload that the peer and path take, in bytes.
+    pub payload_max: u16,
+    /// Packets per datagram that the peer takes; 1 until it said otherwise.
+    pub jumbo_max: u8,
+    /// Whether the peer is a Linux kernel: its trailer's last word was 0.
+    pub is_linux: bool,
+    /// Until when the peer's address counts as proved.
+    pub proved_until: Option<Instant>,
+}
+
+impl Default for PeerHint {
+    fn default() -> Self {
+        PeerHint {
+            rtt: None,
+            congestion: None,
+            payload_max: PAYLOAD_DEFAULT,
+            jumbo_max: 1,
+            is_linux: false,
+            proved_until: None,
+        }
+    }
+}
+
+impl PeerHint {
+    /// Whether the address counts as proved at `now`.
+    pub fn is_proved(&self, now: Instant) -> bool {
+        self.proved_until.is_some_and(|until| now < until)
+    }
+}
+
+/// RTT state that outlives a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RttMemory {
+    /// Smoothed round-trip time.
+    pub srtt: Duration,
+    /// Its variation.
+    pub var: Duration,
+    /// Samples so far; saturates.
+    pub samples: u32,
+}
+
+/// Congestion state that outlives a call.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CongestionMemory {
+    /// Congestion window at a call's end, in packets.
+    pub window: u32,
+    /// Slow-start threshold, in packets.
+    pub threshold: u32,
+    /// When it was current.
+    pub at: Instant,
+    /// Whether the call saw a loss: then it replaces what is remembered, else the greater window stays.
+    pub saw_loss: bool,
+}
+
+/// What a channel learnt of its peer in one step; all empty where nothing was.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct PeerReport {
+    /// A new estimate.
+    pub rtt: Option<RttMemory>,
+    /// A call's end.
+    pub congestion: Option<CongestionMemory>,
+    /// A new size.
+    pub payload_max: Option<u16>,
+    /// Packets per datagram; `Some(0)` as Linux sends it.
+    pub jumbo_max: Option<u8>,
+    /// The address was proved now.
+    pub proved: bool,
+}
+
+impl PeerReport {
+    /// Whether there is nothing to tell.
+    pub fn is_empty(&self) -> bool {
+        *self == PeerReport::default()
+    }
+}
+
+/// The endpoint's memory of one peer.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// What calls start with.
+    pub hint: PeerHint,
+    /// Bytes that came from it.
+    pub bytes_received: u64,
+    /// Bytes that went to it.
+    pub bytes_sent: u64,
+    /// Datagrams that came from it.
+    pub datagrams_received: u64,
+    /// Datagrams that went to it.
+    pub datagrams_sent: u64,
+    /// Server connections with it.
+    pub server_connections: usize,
+    /// Client connections with it.
+    pub client_connections: usize,
+    /// When it was last heard or sent to.
+    pub last_used: Instant,
+    /// When it was last sent to.
+    pub last_sent: Option<Instant>,
+    /// What the network last said of the path, until something is heard again.
+    pub problem: Option<NetworkProblem>,
+    /// Bytes received from it while its address was unproved.
+    unproved_received: u64,
+    /// Bytes sent to it, as an answer, while its address was unproved.
+    unproved_sent: u64,
+}
+
+impl Peer {
+    /// A peer of which nothing is known.
+    pub fn new(now: Instant) -> Peer {
+        Peer {
+            hint: PeerHint::default(),
+            bytes_received: 0,
+            bytes_sent: 0,
+            datagrams_received: 0,
+            datagrams_sent: 0,
+            server_connections: 0,
+            client_connections: 0,
+            last_used: now,
+            last_sent: None,
+            problem: None,
+            unproved_received: 0,
+            unproved_sent: 0,
+        }
+    }
+
+    /// Counts what came from it.
+    #[inline]
+    pub fn received(&mut self, now: Instant, datagrams: usize, bytes: usize) {
+        self.last_used = now;
+        self.problem = None;
+        self.datagrams_received += datagrams as u64;
+        self.bytes_received += bytes as u64;
+        if !self.hint.is_proved(now) {
+            self.unproved_received += bytes as u64;
+        }
+    }
+
+    /// Counts what goes to it, and says whether it may: while its address is unproved, answers never pass
+    /// `factor_max` times what came from it.
+    #[inline]
+    pub fn may_send(
+        &mut self,
+        now: Instant,
+        datagrams: usize,
+        bytes: usize,
+        factor_max: Option<u32>,
+    ) -> bool {
+        if let Some(factor) = factor_max
+            && !self.hint.is_proved(now)
+        {
+            let sent = self.unproved_sent + bytes as u64;
+            if sent > self.unproved_received.saturating_mul(u64::from(factor)) {
+                return false;
+            }
+            self.unproved_sent = sent;
+        }
+        self.last_used = now;
+        self.last_sent = Some(now);
+        self.datagrams_sent += datagrams as u64;
+        self.bytes_sent += bytes as u64;
+        true
+    }
+
+    /// Takes over what a channel learnt.
+    pub fn learn(&mut self, now: Instant, report: &PeerReport, reach_ttl: Duration) {
+        let hint = &mut self.hint;
+        if report.rtt.is_some() {
+            hint.rtt = report.rtt;
+        }
+        if let Some(new) = report.congestion {
+            // OpenAFS's merge rule: the greater window stays unless a loss was seen (rx-flow.md 8).
+            hint.congestion = Some(match hint.congestion {
+                Some(old) if !new.saw_loss && old.window > new.window => {
+                    CongestionMemory { at: new.at, ..old }
+                }
+                _ => new,
+            });
+        }
+        if let Some(payload) = report.payload_max {
+            hint.payload_max = payload;
+        }
+        if let Some(jumbo) = report.jumbo_max {
+            hint.is_linux = jumbo == 0;
+            hint.jumbo_max = jumbo.max(1);
+        }
+        if report.proved {
+            hint.proved_until = Some(now + reach_ttl);
+            self.unproved_received = 0;
+            self.unproved_sent = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unproved_address_draws_three_times_its_bytes_and_not_one_more() {
+        let now = Instant::now();
+        let mut peer = Peer::new(now);
+        peer.received(now, 1, 29);
+        assert!(peer.may_send(now, 1, 65, Some(3)));
+        assert!(!peer.may_send(now, 1, 23, Some(3)));
+        assert!(peer.may_send(now, 1, 22, Some(3)));
+        peer.learn(
+            now,
+            &PeerReport { proved: true, ..PeerReport::default() },
+            Duration::from_secs(60),
+        );
+        assert!(peer.may_send(now, 1, 1_000_000, Some(3)));
+        assert!(!peer.may_send(now + Duration::from_secs(60), 1, 1, Some(3)), "the proof ends");
+    }
+}

@@ -1,0 +1,61 @@
+//! The connection's serial counter: one per sender, shared by its four channels and its control packets.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::wire::Serial;
+
+/// Hands out serials: from 1, +1 for every transmitted packet, skipping 0 at the wrap (rx-wire.md 1.3).
+///
+/// The one piece of state that the channels of a connection share. It is an atomic because actix wants
+/// whatever travels in a message to be `Send`; nothing is ordered by it across channels, so the order is
+/// relaxed.
+#[derive(Clone, Debug)]
+pub struct SerialCounter(Arc<AtomicU32>);
+
+impl SerialCounter {
+    /// A counter whose first serial is 1.
+    pub fn new() -> SerialCounter {
+        SerialCounter::starting_at(Serial(1))
+    }
+
+    /// A counter whose first serial is `first`.
+    pub fn starting_at(first: Serial) -> SerialCounter {
+        SerialCounter(Arc::new(AtomicU32::new(first.0)))
+    }
+
+    /// The next serial, never 0.
+    #[inline]
+    pub fn next(&self) -> Serial {
+        match self.0.fetch_add(1, Ordering::Relaxed) {
+            0 => Serial(self.0.fetch_add(1, Ordering::Relaxed)),
+            serial => Serial(serial),
+        }
+    }
+
+    /// The serial that the next packet will carry.
+    pub fn peek(&self) -> Serial {
+        Serial(self.0.load(Ordering::Relaxed).max(1))
+    }
+}
+
+impl Default for SerialCounter {
+    fn default() -> Self {
+        SerialCounter::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zero_is_skipped_at_the_wrap() {
+        // S-130.
+        let counter = SerialCounter::starting_at(Serial(u32::MAX));
+        assert_eq!(
+            [counter.next(), counter.next(), counter.next()],
+            [Serial(u32::MAX), Serial(1), Serial(2)]
+        );
+    }
+}

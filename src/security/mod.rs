@@ -1,0 +1,151 @@
+//! Security classes: what proves a client, and what seals its packets.
+//!
+//! A class is a value that an endpoint offers to its clients ([`ServerClass`]) or that a client connects
+//! with ([`ClientClass`]). For each connection it makes a handshake, which ends in a [`Session`]: immutable,
+//! shared by the connection's four channels, and the only thing on the packet path. rxnull has neither:
+//! its connections are secured from the start and its packets are left as they are.
+//!
+//! Nothing here reads a clock or draws random numbers: both come in as values.
+
+mod null;
+
+pub use null::RxNull;
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+
+use crate::wire::{AbortCode, CallNumber, Cid, Epoch, SecurityIndex, Seq, ServiceId};
+
+/// Random bytes for one step of a handshake, drawn outside.
+pub type Entropy = [u8; 32];
+
+/// What names a connection: seals are bound to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionIds {
+    /// The client's incarnation.
+    pub epoch: Epoch,
+    /// The connection, channel bits clear.
+    pub cid: Cid,
+    /// The service that was asked for.
+    pub service_id: ServiceId,
+    /// The class.
+    pub security_index: SecurityIndex,
+}
+
+/// The fields of a DATA packet that a seal is bound to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PacketIds {
+    /// The connection and channel.
+    pub cid: Cid,
+    /// The call.
+    pub call_number: CallNumber,
+    /// The packet.
+    pub seq: Seq,
+    /// Whether the connection's client sends it.
+    pub from_client: bool,
+}
+
+/// A secured connection. Immutable; a new key is a new session.
+pub trait Session: fmt::Debug + Send + Sync {
+    /// Most plain bytes whose sealed form fits into `room` bytes of DATA payload.
+    fn plain_max(&self, room: usize) -> usize;
+
+    /// Appends the sealed form of `plain` to `out` and returns the header's checksum field.
+    fn seal(&self, packet: &PacketIds, plain: &[u8], out: &mut Vec<u8>) -> u16;
+
+    /// The plain form of a payload that came with `cksum` in its header; the error is the code to abort with.
+    fn open(&self, packet: &PacketIds, cksum: u16, sealed: Bytes) -> Result<Bytes, AbortCode>;
+}
+
+/// Who the client of a secured connection is, in the words of its class.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The name, for example `admin@EXAMPLE.ORG`.
+    pub name: String,
+    /// When the credentials end.
+    pub expires: Option<SystemTime>,
+}
+
+/// What a verified RESPONSE gives the server.
+#[derive(Clone, Debug)]
+pub struct Verified {
+    /// Opens and seals from now on; `None` leaves packets as they are.
+    pub session: Option<Arc<dyn Session>>,
+    /// The client's call numbers, one a channel (rx-wire.md 4.6).
+    pub call_numbers: [CallNumber; 4],
+    /// The client.
+    pub identity: Option<Identity>,
+}
+
+/// The outcome of looking at a RESPONSE.
+pub enum Verification {
+    /// Known at once.
+    Done(Result<Verified, AbortCode>),
+    /// Worked out elsewhere; the connection goes on meanwhile.
+    Later(VerificationFuture),
+}
+
+/// A verification that takes its time.
+pub type VerificationFuture = Pin<Box<dyn Future<Output = Result<Verified, AbortCode>> + Send>>;
+
+impl fmt::Debug for Verification {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Verification::Done(result) => f.debug_tuple("Done").field(result).finish(),
+            Verification::Later(_) => f.write_str("Later"),
+        }
+    }
+}
+
+/// The server's half of one connection's handshake.
+pub trait ServerHandshake: fmt::Debug + Send {
+    /// The body of a CHALLENGE. Asked again for each repetition.
+    fn challenge(&mut self, entropy: &Entropy) -> Vec<u8>;
+
+    /// Judges a RESPONSE.
+    fn verify(&mut self, response: &[u8], now: SystemTime) -> Verification;
+}
+
+/// A class that an endpoint offers.
+pub trait ServerClass: fmt::Debug + Send + Sync {
+    /// The index that clients ask for.
+    fn index(&self) -> SecurityIndex;
+
+    /// The handshake of a new connection; `None` = secured from the start, packets as they are.
+    fn accept(&self, ids: ConnectionIds) -> Option<Box<dyn ServerHandshake>>;
+}
+
+/// The client's half of one connection's handshake.
+pub trait ClientHandshake: fmt::Debug + Send {
+    /// The body of the RESPONSE to a CHALLENGE; the error is the code to abort the connection with.
+    /// Each CHALLENGE is answered anew.
+    fn respond(
+        &mut self,
+        challenge: &[u8],
+        call_numbers: [CallNumber; 4],
+        entropy: &Entropy,
+    ) -> Result<Vec<u8>, AbortCode>;
+}
+
+/// What a client connection starts with.
+#[derive(Debug, Default)]
+pub struct ClientStart {
+    /// Seals from the first packet on; `None` leaves packets as they are.
+    pub session: Option<Arc<dyn Session>>,
+    /// Answers challenges; `None` = they are ignored.
+    pub handshake: Option<Box<dyn ClientHandshake>>,
+}
+
+/// A class that a client connects with.
+pub trait ClientClass: fmt::Debug + Send + Sync {
+    /// The index in the client's packets.
+    fn index(&self) -> SecurityIndex;
+
+    /// Session and handshake of a new connection.
+    fn connect(&self, ids: ConnectionIds, entropy: &Entropy) -> ClientStart;
+}
