@@ -17,8 +17,8 @@ use super::datagrams::Datagrams;
 use super::peer::PeerReport;
 use super::{CallFailure, ConnectionFailure, DropReason, Event, Role, SerialCounter, event};
 use crate::security::{
-    ClientHandshake, ConnectionIds, Entropy, Identity, ServerHandshake, Session, Verification,
-    VerificationFuture, Verified,
+    ClientHandshake, ConnectionIds, EntropySource, Identity, ServerHandshake, Session,
+    Verification, VerificationFuture, Verified,
 };
 use crate::wire::{
     AbortCode, CallNumber, ChannelIndex, Flags, Header, PacketType, Seq, ServiceId, decode_abort,
@@ -40,8 +40,8 @@ pub struct ConnectionSetup {
     pub handshake: Handshake,
     /// Client: whether the first call asks for a service upgrade.
     pub asks_upgrade: bool,
-    /// Random bytes for its challenges and responses.
-    pub entropy: Entropy,
+    /// Where random bytes for its challenges and responses come from.
+    pub entropy: EntropySource,
 }
 
 /// Our half of the handshake of a security class.
@@ -78,7 +78,6 @@ pub enum ConnectionToChannel {
 }
 
 /// Gathers the output of one step.
-#[derive(Debug)]
 pub struct ConnectionOutput<W> {
     /// To the network, in order.
     pub datagrams: Datagrams,
@@ -164,7 +163,7 @@ pub struct Connection<W> {
     config: Arc<ConnectionConfig>,
     serials: SerialCounter,
     handshake: Handshake,
-    entropy: Entropy,
+    entropy: EntropySource,
     phase: Phase,
     identity: Option<Identity>,
     slots: [Slot; ChannelIndex::COUNT],
@@ -319,8 +318,7 @@ impl<W> Connection<W> {
             return;
         }
         for index in ChannelIndex::ALL {
-            out.channels
-                .push((index, ConnectionToChannel::Failed(ConnectionFailure::Closed)));
+            out.channels.push((index, ConnectionToChannel::Failed(ConnectionFailure::Closed)));
         }
         for waiting in self.waiting.drain(..) {
             out.refused.push((waiting.work, CallFailure::Closed));
@@ -377,12 +375,7 @@ impl<W> Connection<W> {
         self.fail(now, ConnectionFailure::PeerAborted(code), out);
     }
 
-    fn fail(
-        &mut self,
-        now: Instant,
-        failure: ConnectionFailure,
-        out: &mut ConnectionOutput<W>,
-    ) {
+    fn fail(&mut self, now: Instant, failure: ConnectionFailure, out: &mut ConnectionOutput<W>) {
         if matches!(self.phase, Phase::Failed { .. } | Phase::Closed) {
             return;
         }
@@ -421,7 +414,9 @@ impl<W> Connection<W> {
 
     fn expire_idle(&mut self, now: Instant, out: &mut ConnectionOutput<W>) {
         match self.role {
-            Role::Client if self.is_unused() && now >= self.idle_since + self.config.client_idle => {
+            Role::Client
+                if self.is_unused() && now >= self.idle_since + self.config.client_idle =>
+            {
                 self.close(out);
             }
             Role::Client => self.note_idle(now),
@@ -461,15 +456,6 @@ impl<W> Connection<W> {
             cksum: 0,
             service_id: self.service_id,
         }
-    }
-
-    /// Entropy for one step of the handshake: the seed and a counter, mixed by the class.
-    fn step_entropy(&mut self) -> Entropy {
-        let step = self.entropy;
-        for byte in &mut self.entropy {
-            *byte = byte.wrapping_mul(0x6d).wrapping_add(0x35);
-        }
-        step
     }
 }
 

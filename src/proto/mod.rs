@@ -22,6 +22,7 @@ mod datagrams;
 pub mod event;
 mod failure;
 pub mod peer;
+pub mod router;
 mod serial;
 
 pub use call::CallState;

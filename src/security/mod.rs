@@ -24,6 +24,28 @@ use crate::wire::{AbortCode, CallNumber, Cid, Epoch, SecurityIndex, Seq, Service
 /// Random bytes for one step of a handshake, drawn outside.
 pub type Entropy = [u8; 32];
 
+/// Draws random bytes when a handshake asks for them. What it draws from is the driver's choice: the
+/// operating system, or a seed.
+pub struct EntropySource(Box<dyn FnMut() -> Entropy + Send>);
+
+impl EntropySource {
+    /// A source that calls `draw` each time.
+    pub fn new(draw: impl FnMut() -> Entropy + Send + 'static) -> EntropySource {
+        EntropySource(Box::new(draw))
+    }
+
+    /// Fresh bytes.
+    pub fn draw(&mut self) -> Entropy {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for EntropySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("EntropySource")
+    }
+}
+
 /// What names a connection: seals are bound to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionIds {

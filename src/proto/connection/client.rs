@@ -125,7 +125,7 @@ impl<W> Connection<W> {
             (false, CallNumber::NONE) => CallNumber::NONE,
             (_, last) => last.next().unwrap_or(CallNumber::MAX),
         });
-        let entropy = self.step_entropy();
+        let entropy = self.entropy.draw();
         let open = matches!(self.phase, Phase::Open);
         let Handshake::Client(handshake) = &mut self.handshake else {
             return out.events.push(DropReason::UnwantedChallenge.into());

@@ -116,12 +116,7 @@ impl<W> Connection<W> {
         }
     }
 
-    pub(super) fn refuse(
-        &mut self,
-        now: Instant,
-        code: AbortCode,
-        out: &mut ConnectionOutput<W>,
-    ) {
+    pub(super) fn refuse(&mut self, now: Instant, code: AbortCode, out: &mut ConnectionOutput<W>) {
         self.send_abort(code, out);
         self.fail(now, ConnectionFailure::Aborted { code, why: Why::BadResponse }, out);
     }
@@ -133,15 +128,18 @@ impl<W> Connection<W> {
         out.peer = PeerReport { proved: true, ..PeerReport::default() };
         out.events.push(Event::Challenged(event::Challenged { secured: true }));
         for index in ChannelIndex::ALL {
-            out.channels.push((index, ConnectionToChannel::Secured {
-                session: verified.session.clone(),
-                call_number: verified.call_numbers[index.index()],
-            }));
+            out.channels.push((
+                index,
+                ConnectionToChannel::Secured {
+                    session: verified.session.clone(),
+                    call_number: verified.call_numbers[index.index()],
+                },
+            ));
         }
     }
 
     fn send_challenge(&mut self, now: Instant, out: &mut ConnectionOutput<W>) {
-        let entropy = self.step_entropy();
+        let entropy = self.entropy.draw();
         let Handshake::Server(handshake) = &mut self.handshake else { return };
         let body = handshake.challenge(&entropy);
         out.datagrams.push(&self.header(PacketType::Challenge), &body);

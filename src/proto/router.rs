@@ -1,0 +1,351 @@
+//! Which channel or connection a datagram is for (rx-calls.md 1), and what is answered without one.
+//!
+//! The router owns the route table, the memory of peers, the offered services, the limits and the deadline
+//! queue of an endpoint. `T` is whatever reaches a connection and its channels: addresses of actors, or an
+//! index. Nothing before an accepted first DATA makes state.
+
+mod answers;
+mod deadlines;
+mod limiter;
+mod peers;
+mod runs;
+mod table;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use foldhash::fast::FixedState;
+
+pub use answers::RouterOutput;
+pub use deadlines::Waker;
+pub use peers::PeerSummary;
+pub use runs::Step;
+pub use table::{ChannelBrief, RouteId};
+
+use super::config::EndpointConfig;
+use super::connection::Handshake;
+use super::event;
+use super::peer::{PeerHint, PeerReport};
+use super::{Counters, DropReason, Event, NetworkProblem, Role};
+use crate::security::{ConnectionIds, ServerClass};
+use crate::wire::{ChannelIndex, Cid, Epoch, Header, SecurityIndex, ServiceId};
+use deadlines::DeadlineQueue;
+use limiter::AnswerLimiter;
+use peers::Peers;
+use table::{Key, Route, Table};
+
+/// A service as the router knows it.
+#[derive(Clone, Debug)]
+pub struct Offer {
+    /// Security classes that it may be asked for with.
+    pub classes: Vec<Arc<dyn ServerClass>>,
+    /// Whether a call waits until the client's address is proved. Off only for services whose reply is
+    /// never larger than the request.
+    pub needs_reach: bool,
+    /// The service that a client is upgraded to, if it asks.
+    pub upgrades_to: Option<ServiceId>,
+}
+
+/// A server connection about to be made.
+#[derive(Debug)]
+pub struct Opening {
+    /// Its names; the service is the one that was asked for.
+    pub ids: ConnectionIds,
+    /// The service that answers: another after an upgrade.
+    pub service_id: ServiceId,
+    /// The peer.
+    pub peer: SocketAddr,
+    /// What is known of it.
+    pub hint: PeerHint,
+    /// Whether its calls wait for the proof of the peer's address.
+    pub needs_reach: bool,
+    /// The handshake of its class.
+    pub handshake: Handshake,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Router<T> {
+    config: Arc<EndpointConfig>,
+    epoch: Epoch,
+    next_cid: Cid,
+    table: Table<T>,
+    peers: Peers,
+    offers: HashMap<ServiceId, Offer, FixedState>,
+    deadlines: DeadlineQueue,
+    tools: AnswerLimiter,
+    aborts: AnswerLimiter,
+    counters: Counters,
+    is_closing: bool,
+}
+
+/// The random numbers that an endpoint is born with.
+#[derive(Clone, Copy, Debug)]
+pub struct Identity {
+    /// Of all client connections of this endpoint.
+    pub epoch: Epoch,
+    /// Of the first client connection.
+    pub first_cid: Cid,
+    /// Of the route table: remotes choose the keys, so their hash must not be known.
+    pub hash_seed: u64,
+}
+
+impl<T> Router<T> {
+    /// An empty table.
+    pub fn new(config: Arc<EndpointConfig>, identity: Identity, now: Instant) -> Router<T> {
+        let hasher = FixedState::with_seed(identity.hash_seed);
+        let limiter = || {
+            AnswerLimiter::new(config.answers_per_peer_per_second, config.answers_per_second, now)
+        };
+        Router {
+            epoch: identity.epoch,
+            next_cid: identity.first_cid.connection(),
+            table: Table::new(hasher.clone()),
+            peers: Peers::new(hasher.clone()),
+            offers: HashMap::with_hasher(hasher),
+            deadlines: DeadlineQueue::default(),
+            tools: limiter(),
+            aborts: limiter(),
+            counters: Counters::default(),
+            is_closing: false,
+            config,
+        }
+    }
+
+    /// Offers a service. An earlier offer of the same id is replaced.
+    pub fn offer(&mut self, service_id: ServiceId, offer: Offer) {
+        self.offers.insert(service_id, offer);
+    }
+
+    /// Names for a new client connection: +4 from a random start, skipping 0 and those in use
+    /// (rx-wire.md 1.2).
+    pub fn allocate(&mut self, service_id: ServiceId, index: SecurityIndex) -> ConnectionIds {
+        loop {
+            let cid = self.next_cid;
+            self.next_cid = Cid(cid.0.wrapping_add(4));
+            if cid.0 != 0 && self.table.find(&Key::Client(cid)).is_none() {
+                return ConnectionIds { epoch: self.epoch, cid, service_id, security_index: index };
+            }
+        }
+    }
+
+    /// Adds a client connection to `peer`.
+    pub fn insert_client(
+        &mut self,
+        now: Instant,
+        ids: ConnectionIds,
+        peer: SocketAddr,
+        target: T,
+    ) -> RouteId {
+        let peer_id = self.peers.enter(now, peer);
+        let route = Route::new(Key::Client(ids.cid), Role::Client, ids, peer, peer_id, target);
+        let id = self.table.insert(route);
+        let entry = self.peers.get_mut(peer_id);
+        entry.peer.client_connections += 1;
+        entry.clients.push(id);
+        self.note(
+            ids,
+            event::ConnectionOpened { role: Role::Client, peer, service_id: ids.service_id },
+        );
+        id
+    }
+
+    /// Adds the server connection of an opening.
+    pub fn insert_server(&mut self, now: Instant, opening: &Opening, target: T) -> RouteId {
+        let peer_id = self.peers.enter(now, opening.peer);
+        let key = self.server_key(opening.ids.epoch, opening.ids.cid, opening.peer);
+        let role = Role::Server;
+        let mut route = Route::new(key, role, opening.ids, opening.peer, peer_id, target);
+        route.service_id = opening.service_id;
+        let id = self.table.insert(route);
+        self.peers.get_mut(peer_id).peer.server_connections += 1;
+        self.note(
+            opening.ids,
+            event::ConnectionOpened {
+                role: Role::Server,
+                peer: opening.peer,
+                service_id: opening.ids.service_id,
+            },
+        );
+        id
+    }
+
+    /// The connection drains: nothing more goes to it, but its key stays taken.
+    pub fn start_closing(&mut self, id: RouteId) {
+        if let Some(route) = self.table.get_mut(id) {
+            route.is_closing = true;
+        }
+    }
+
+    /// The connection is gone.
+    pub fn remove(&mut self, now: Instant, id: RouteId) -> Option<T> {
+        let route = self.table.remove(id)?;
+        for (slot, deadline) in route.deadlines.iter().enumerate() {
+            if let Some(at) = deadline {
+                self.deadlines.remove(*at, id, slot);
+            }
+        }
+        let entry = self.peers.get_mut(route.peer_id);
+        entry.peer.last_used = now;
+        match route.role {
+            Role::Client => {
+                entry.peer.client_connections -= 1;
+                entry.clients.retain(|client| *client != id);
+            }
+            Role::Server => entry.peer.server_connections -= 1,
+        }
+        self.note(route.ids, event::ConnectionClosed { role: route.role });
+        Some(route.target)
+    }
+
+    /// What reaches a connection; `None` if it is gone or drains.
+    pub fn target(&self, id: RouteId) -> Option<&T> {
+        self.table.get(id).filter(|route| !route.is_closing).map(|route| &route.target)
+    }
+
+    /// As [`Router::target`], for a change: a channel was replaced. Drains or not.
+    pub fn target_mut(&mut self, id: RouteId) -> Option<&mut T> {
+        self.table.get_mut(id).map(|route| &mut route.target)
+    }
+
+    /// All connections, draining ones too.
+    pub fn iter(&self) -> impl Iterator<Item = (RouteId, &T)> {
+        self.table.iter().map(|(id, route)| (id, &route.target))
+    }
+
+    /// Connections, draining ones too.
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Whether there is no connection.
+    pub fn is_empty(&self) -> bool {
+        self.table.len() == 0
+    }
+
+    /// No new server connections from now on.
+    pub fn close(&mut self) {
+        self.is_closing = true;
+    }
+
+    /// What is known of the peer of a connection.
+    pub fn hint(&self, id: RouteId) -> PeerHint {
+        self.table.get(id).map(|route| self.peers.get(route.peer_id).peer.hint).unwrap_or_default()
+    }
+
+    /// What is known of an address.
+    pub fn hint_of(&self, peer: SocketAddr) -> PeerHint {
+        self.peers.find(peer).map(|id| self.peers.get(id).peer.hint).unwrap_or_default()
+    }
+
+    /// The peer of a connection.
+    pub fn peer_of(&self, id: RouteId) -> Option<SocketAddr> {
+        self.table.get(id).map(|route| route.peer)
+    }
+
+    /// Takes over what a channel learnt of its peer.
+    pub fn learn(&mut self, now: Instant, id: RouteId, report: &PeerReport) {
+        if report.is_empty() {
+            return;
+        }
+        if let Some(route) = self.table.get(id) {
+            let ttl = self.config.server.call.reach_ttl;
+            self.peers.get_mut(route.peer_id).peer.learn(now, report, ttl);
+        }
+    }
+
+    /// What a channel is at, for DEBUG.
+    pub fn set_brief(&mut self, id: RouteId, channel: ChannelIndex, brief: ChannelBrief) {
+        if let Some(route) = self.table.get_mut(id) {
+            route.briefs[channel.index()] = brief;
+        }
+    }
+
+    /// Where `datagrams` of a connection go, and counts them; `None` = nowhere: the connection is gone, or
+    /// its peer has not proved its address and has had its share.
+    pub fn admit(
+        &mut self,
+        now: Instant,
+        id: RouteId,
+        datagrams: usize,
+        bytes: usize,
+    ) -> Option<SocketAddr> {
+        let route = self.table.get_mut(id)?;
+        let factor = match route.role {
+            Role::Client => None,
+            Role::Server => self.config.amplification_max,
+        };
+        let (peer, ids) = (route.peer, route.ids);
+        let entry = self.peers.get_mut(route.peer_id);
+        if !entry.peer.may_send(now, datagrams, bytes, factor) {
+            for _ in 0..datagrams {
+                self.note(ids, event::Dropped { reason: DropReason::Amplification });
+            }
+            return None;
+        }
+        self.counters.datagrams_sent += datagrams as u64;
+        self.counters.bytes_sent += bytes as u64;
+        Some(peer)
+    }
+
+    /// The network says that datagrams to `peer` do not arrive: the client connections that want to know.
+    pub fn handle_network_problem(
+        &mut self,
+        peer: SocketAddr,
+        problem: NetworkProblem,
+    ) -> Vec<RouteId> {
+        let Some(peer_id) = self.peers.find(peer) else { return Vec::new() };
+        let entry = self.peers.get_mut(peer_id);
+        entry.peer.problem = Some(problem);
+        let clients = entry.clients.clone();
+        let report = event::PathReported { peer, problem: Some(problem) };
+        self.counters.record(&report.into());
+        clients
+    }
+
+    /// The path to `peer` takes datagrams of `datagram_max` bytes only: believed if it makes them smaller.
+    pub fn handle_path_size(&mut self, peer: SocketAddr, datagram_max: usize) {
+        if let Some(peer_id) = self.peers.find(peer) {
+            let floor = usize::from(super::peer::DATAGRAM_MIN);
+            let payload = datagram_max.max(floor) - crate::wire::HEADER_LEN;
+            let hint = &mut self.peers.get_mut(peer_id).peer.hint;
+            hint.payload_max = hint.payload_max.min(payload.min(1412) as u16);
+        }
+    }
+
+    /// Totals.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Totals, for the driver's own: receives, sends, events.
+    pub fn counters_mut(&mut self) -> &mut Counters {
+        &mut self.counters
+    }
+
+    /// The peers remembered.
+    pub fn peer_summaries(&self) -> Vec<PeerSummary> {
+        self.peers.summaries()
+    }
+
+    fn server_key(&self, epoch: Epoch, cid: Cid, peer: SocketAddr) -> Key {
+        let cid = cid.connection();
+        if !self.config.strict_address && epoch.is_address_free() {
+            Key::ServerAnywhere(epoch, cid)
+        } else {
+            Key::Server(peer, epoch, cid)
+        }
+    }
+
+    fn note(&mut self, _: ConnectionIds, event: impl Into<Event>) {
+        self.counters.record(&event.into());
+    }
+}
+
+/// Whether the fields that place an ABORT or BUSY say that Linux made it without a connection: then its
+/// security index means nothing (rx-wire.md 1.4).
+fn is_raw_reject(header: &Header) -> bool {
+    header.serial.is_none() && header.security_index == SecurityIndex::NULL
+}

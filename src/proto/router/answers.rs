@@ -1,0 +1,247 @@
+//! What is answered without a connection: VERSION, DEBUG, and aborts for what is not offered.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Instant;
+
+use super::{DropReason, Event, Header, Role, Router, event};
+use crate::proto::datagrams::Datagrams;
+use crate::proto::{CallState, Counters};
+use crate::wire::debug::{self, Record, Request, RequestType};
+use crate::wire::{
+    AbortCode, Flags, HEADER_LEN, PacketType, Seq, Serial, Version, encode_abort,
+    encode_nat_keepalive, encode_version_reply,
+};
+
+/// Gathers what leaves without a connection.
+#[derive(Debug, Default)]
+pub struct RouterOutput {
+    /// Single datagrams, each to an address.
+    pub answers: Vec<(SocketAddr, Vec<u8>)>,
+}
+
+impl<T> Router<T> {
+    /// VERSION or DEBUG.
+    pub(super) fn answer_tool(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        header: &Header,
+        datagram: &[u8],
+        out: &mut RouterOutput,
+    ) {
+        if !header.is_from_client() {
+            return self.counters.record(&DropReason::ToolAnswer.into());
+        }
+        let payload = &datagram[HEADER_LEN..];
+        let answer = match header.packet_type {
+            PacketType::Version => self.version_answer(header, payload),
+            _ => self.debug_answer(header, payload),
+        };
+        let Some(answer) = answer else {
+            return self.counters.record(&DropReason::Unanswered.into());
+        };
+        if !self.tools.allows(from, now) {
+            return self.counters.record(&DropReason::Throttled.into());
+        }
+        let packet_type = header.packet_type;
+        self.counters.record(&Event::ToolAnswered(event::ToolAnswered { packet_type }));
+        out.answers.push((from, answer));
+    }
+
+    /// An ABORT for a packet that has no connection (rx-wire.md 4.5).
+    pub(super) fn abort_raw(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        header: &Header,
+        code: AbortCode,
+        out: &mut RouterOutput,
+    ) {
+        if !self.aborts.allows(from, now) {
+            return self.counters.record(&DropReason::Throttled.into());
+        }
+        let reply = Header {
+            seq: Seq(0),
+            serial: Serial::NONE,
+            packet_type: PacketType::Abort,
+            flags: Flags::NONE.with_if(!header.is_from_client(), Flags::CLIENT_INITIATED),
+            user_status: 0,
+            cksum: 0,
+            ..*header
+        };
+        let mut datagrams = Datagrams::default();
+        datagrams.push(&reply, &encode_abort(code));
+        let number = header.call_number;
+        self.counters.record(&event::Aborted { number, code, sent: true }.into());
+        out.answers.extend(datagrams.iter().map(|bytes| (from, bytes.to_vec())));
+    }
+
+    /// Forgets old peers and keeps NATs open. Call when [`Router::next_deadline`] is due.
+    pub fn sweep(&mut self, now: Instant, out: &mut RouterOutput) {
+        if !self.peers.is_sweep_due(now) {
+            return;
+        }
+        for peer in self.peers.sweep(now, self.config.peer_linger, self.config.nat_ping) {
+            let mut datagram = Vec::new();
+            encode_nat_keepalive(self.epoch, &mut datagram);
+            out.answers.push((peer, datagram));
+        }
+    }
+
+    fn version_answer(&self, header: &Header, payload: &[u8]) -> Option<Vec<u8>> {
+        if !Version::decode(payload).is_request(header) || payload.first() != Some(&0) {
+            return None;
+        }
+        let mut answer = Vec::new();
+        encode_version_reply(header, &self.config.version_text, &mut answer);
+        Some(answer)
+    }
+
+    fn debug_answer(&self, header: &Header, payload: &[u8]) -> Option<Vec<u8>> {
+        if !self.config.debug_responder {
+            return None;
+        }
+        let request = Request::decode(payload)?;
+        let index = request.index.max(0) as usize;
+        let record = match request.request_type {
+            RequestType::Stats => Record::Stats(self.debug_stats()),
+            RequestType::Connections => Record::Connection(self.debug_connection(index, true)),
+            RequestType::AllConnections => Record::Connection(self.debug_connection(index, false)),
+            RequestType::Statistics => Record::Statistics(Box::new(self.debug_statistics())),
+            RequestType::Peers => Record::Peer(self.debug_peer(index)),
+            RequestType::Other(_) => Record::BadType,
+        };
+        let mut answer = debug::reply_header(header).encode().to_vec();
+        record.encode(&mut answer);
+        Some(answer)
+    }
+
+    fn debug_stats(&self) -> debug::Stats {
+        debug::Stats {
+            calls_executed: self.counters.server_calls as u32,
+            version: debug::VERSION_CURRENT,
+            ..debug::Stats::default()
+        }
+    }
+
+    fn debug_connection(&self, index: usize, only_interesting: bool) -> debug::Connection {
+        let route = self
+            .table
+            .iter()
+            .map(|(_, route)| route)
+            .filter(|route| {
+                !only_interesting || route.briefs.iter().any(|brief| brief.state.is_some())
+            })
+            .nth(index);
+        let Some(route) = route else {
+            return debug::Connection {
+                cid: debug::CONNECTIONS_END,
+                ..debug::Connection::default()
+            };
+        };
+        let mut record = debug::Connection {
+            host: ipv4(route.peer),
+            port: route.peer.port(),
+            cid: route.ids.cid,
+            epoch: route.ids.epoch,
+            security_index: route.ids.security_index,
+            connection_type: match route.role {
+                Role::Client => debug::connection_type::CLIENT,
+                Role::Server => debug::connection_type::SERVER,
+            },
+            ..debug::Connection::default()
+        };
+        for (slot, brief) in route.briefs.iter().enumerate() {
+            record.call_number[slot] = brief.number;
+            record.call_state[slot] = debug_state(brief.state, !brief.number.is_none());
+            record.call_mode[slot] = debug_mode(brief.state);
+        }
+        record
+    }
+
+    fn debug_peer(&self, index: usize) -> debug::Peer {
+        let Some(entry) = self.peers.iter().nth(index) else {
+            return debug::Peer { host: debug::PEERS_END, ..debug::Peer::default() };
+        };
+        let hint = &entry.peer.hint;
+        let datagram = hint.payload_max + HEADER_LEN as u16;
+        let millis = |time: std::time::Duration, unit: u32| (time.as_micros() as u32 * unit) / 1000;
+        debug::Peer {
+            host: ipv4(entry.address),
+            port: entry.address.port(),
+            if_mtu: datagram,
+            nat_mtu: datagram,
+            max_mtu: datagram,
+            mtu: datagram,
+            rtt: hint.rtt.map_or(0, |rtt| millis(rtt.srtt, 8)),
+            rtt_dev: hint.rtt.map_or(0, |rtt| millis(rtt.var, 4)),
+            ref_count: (entry.peer.client_connections + entry.peer.server_connections) as i16,
+            sent: entry.peer.datagrams_sent as u32,
+            max_dgram_packets: u16::from(hint.jumbo_max),
+            if_dgram_packets: 1,
+            dgram_packets: 1,
+            cwind: hint.congestion.map_or(0, |memory| memory.window) as u16,
+            bytes_sent: entry.peer.bytes_sent,
+            bytes_received: entry.peer.bytes_received,
+            ..debug::Peer::default()
+        }
+    }
+
+    fn debug_statistics(&self) -> debug::Statistics {
+        let Counters { received_by_type, resent, busy_sent, aborts_sent, send_failures, .. } =
+            &self.counters;
+        let mut record = debug::Statistics {
+            data_packets_resent: *resent as u32,
+            busy_packets_sent: *busy_sent as u32,
+            abort_packets_sent: *aborts_sent as u32,
+            net_send_failures: *send_failures as u32,
+            data_packets_read: received_by_type[1] as u32,
+            ack_packets_read: received_by_type[2] as u32,
+            bogus_packet_on_read: self.counters.dropped_for(DropReason::TooShort) as u32,
+            server_conns: self.count_role(Role::Server),
+            client_conns: self.count_role(Role::Client),
+            peer_structs: self.peers.iter().count() as u32,
+            ..debug::Statistics::default()
+        };
+        for (slot, count) in record.packets_read.iter_mut().enumerate() {
+            *count = received_by_type[slot + 1] as u32;
+        }
+        record
+    }
+
+    fn count_role(&self, role: Role) -> u32 {
+        self.table.iter().filter(|(_, route)| route.role == role).count() as u32
+    }
+}
+
+/// A peer on IPv6 is shown as 0: the record has room for four bytes.
+fn ipv4(address: SocketAddr) -> Ipv4Addr {
+    match address.ip() {
+        IpAddr::V4(address) => address,
+        IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
+    }
+}
+
+fn debug_state(state: Option<CallState>, had_call: bool) -> u8 {
+    match state {
+        None if had_call => debug::call_state::DALLY,
+        None => debug::call_state::NOT_INIT,
+        Some(CallState::ServerAwaitAck) => debug::call_state::HOLD,
+        Some(_) => debug::call_state::ACTIVE,
+    }
+}
+
+fn debug_mode(state: Option<CallState>) -> u8 {
+    match state {
+        Some(
+            CallState::ClientReserved
+            | CallState::ClientSend
+            | CallState::ServerWork
+            | CallState::ServerReply
+            | CallState::ServerAwaitAck,
+        ) => debug::call_mode::SENDING,
+        Some(CallState::ClientDone) => debug::call_mode::EOF,
+        Some(CallState::ServerDying) => debug::call_mode::ERROR,
+        _ => debug::call_mode::RECEIVING,
+    }
+}
