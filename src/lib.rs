@@ -4,4 +4,6 @@
 pub mod net;
 pub mod proto;
 pub mod security;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 pub mod wire;

@@ -198,9 +198,9 @@ impl<T> Router<T> {
             data_packets_read: received_by_type[1] as u32,
             ack_packets_read: received_by_type[2] as u32,
             bogus_packet_on_read: self.counters.dropped_for(DropReason::TooShort) as u32,
-            server_conns: self.count_role(Role::Server),
-            client_conns: self.count_role(Role::Client),
-            peer_structs: self.peers.iter().count() as u32,
+            server_connections: self.count_role(Role::Server),
+            client_connections: self.count_role(Role::Client),
+            peers: self.peers.iter().count() as u32,
             ..debug::Statistics::default()
         };
         for (slot, count) in record.packets_read.iter_mut().enumerate() {

@@ -1,0 +1,599 @@
+//! An endpoint made of the same core as the actors', wired by plain calls: packets, commands and `now` go
+//! in, datagrams and notices come out. No clock, no socket, no task.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use bytes::Bytes;
+
+use crate::proto::channel::{
+    Channel, ChannelOutput, ChannelSetup, ChannelToConnection, Command, Notice, Run, Security,
+    Start,
+};
+use crate::proto::config::EndpointConfig;
+use crate::proto::connection::{
+    Connection, ConnectionOutput, ConnectionSetup, ConnectionToChannel, Handshake, WaitKey,
+};
+use crate::proto::event::Origin;
+use crate::proto::router::{
+    ChannelBrief, Identity, Offer, Opening, RouteId, Router, RouterOutput, Step, Waker,
+};
+use crate::proto::{
+    CallFailure, CallTag, ConnectionFailure, Counters, Event, NetworkProblem, Role, SerialCounter,
+};
+use crate::security::{ClientClass, ConnectionIds, EntropySource, VerificationFuture};
+use crate::wire::{CallNumber, ChannelIndex, Serial, ServiceId};
+
+/// Names a call of this endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CallRef {
+    /// Its connection.
+    pub route: RouteId,
+    /// Its channel.
+    pub channel: ChannelIndex,
+    /// Which of the channel's calls.
+    pub tag: CallTag,
+}
+
+/// Names a call from the moment it was asked for, before it has a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StartToken(pub u64);
+
+/// What waits for a channel.
+#[derive(Debug)]
+struct Work {
+    token: StartToken,
+    start: Start,
+}
+
+#[derive(Debug)]
+struct Tree {
+    connection: Connection<Work>,
+    channels: [Channel; ChannelIndex::COUNT],
+    ids: ConnectionIds,
+    serials: SerialCounter,
+    setup: ChannelSetup,
+}
+
+enum Message {
+    ToConnection(RouteId, ChannelIndex, ChannelToConnection),
+    ToChannel(RouteId, ChannelIndex, ConnectionToChannel),
+    Start(RouteId, ChannelIndex, Work, bool),
+    AskIdle(RouteId),
+}
+
+/// See the module.
+pub struct InlineEndpoint {
+    router: Router<()>,
+    trees: BTreeMap<RouteId, Tree>,
+    config: Arc<EndpointConfig>,
+    queue: VecDeque<Message>,
+    closed: Vec<RouteId>,
+    next_token: u64,
+    sent: Vec<(SocketAddr, Vec<u8>)>,
+    events: Vec<(Origin, Event)>,
+    notices: Vec<(CallRef, Notice)>,
+    started: Vec<(StartToken, CallRef)>,
+    waiting: BTreeMap<StartToken, (RouteId, WaitKey)>,
+    refused: Vec<(StartToken, CallFailure)>,
+    returned: Vec<StartToken>,
+    verifications: Vec<(RouteId, VerificationFuture)>,
+    first_serial: Serial,
+    wall_clock: SystemTime,
+}
+
+impl InlineEndpoint {
+    /// An endpoint without services or connections.
+    pub fn new(config: EndpointConfig, identity: Identity, now: Instant) -> InlineEndpoint {
+        let config = Arc::new(config);
+        InlineEndpoint {
+            router: Router::new(config.clone(), identity, now),
+            trees: BTreeMap::new(),
+            config,
+            queue: VecDeque::new(),
+            closed: Vec::new(),
+            next_token: 0,
+            sent: Vec::new(),
+            events: Vec::new(),
+            notices: Vec::new(),
+            started: Vec::new(),
+            waiting: BTreeMap::new(),
+            refused: Vec::new(),
+            returned: Vec::new(),
+            verifications: Vec::new(),
+            first_serial: Serial(1),
+            wall_clock: SystemTime::UNIX_EPOCH,
+        }
+    }
+
+    /// Offers a service.
+    pub fn offer(&mut self, service_id: ServiceId, offer: Offer) {
+        self.router.offer(service_id, offer);
+    }
+
+    /// First serial of connections made from now on.
+    pub fn set_first_serial(&mut self, serial: Serial) {
+        self.first_serial = serial;
+    }
+
+    /// Opens a client connection.
+    pub fn connect(
+        &mut self,
+        now: Instant,
+        peer: SocketAddr,
+        service_id: ServiceId,
+        class: &dyn ClientClass,
+        asks_upgrade: bool,
+    ) -> RouteId {
+        let ids = self.router.allocate(service_id, class.index());
+        let start = class.connect(ids, &[7; 32]);
+        let handshake = start.handshake.map_or(Handshake::None, Handshake::Client);
+        let route = self.router.insert_client(now, ids, peer, ());
+        let hint = self.router.hint(route);
+        let serials = SerialCounter::starting_at(self.first_serial);
+        let setup = ChannelSetup {
+            role: Role::Client,
+            epoch: ids.epoch,
+            cid: ids.cid,
+            index: ChannelIndex::ALL[0],
+            security_index: ids.security_index,
+            service_id,
+            config: Arc::new(self.config.client.call.clone()),
+            serials: serials.clone(),
+            security: Security::Ready(start.session),
+            needs_reach: false,
+            hint,
+            memory: Default::default(),
+        };
+        let connection = Connection::new(
+            ConnectionSetup {
+                role: Role::Client,
+                ids,
+                config: Arc::new(self.config.client.clone()),
+                serials,
+                handshake,
+                asks_upgrade,
+                entropy: fixed_entropy(),
+            },
+            now,
+        );
+        self.insert_tree(now, route, ids, connection, setup);
+        route
+    }
+
+    /// Asks for a call on a connection.
+    pub fn start(&mut self, now: Instant, route: RouteId, start: Start) -> StartToken {
+        self.next_token += 1;
+        let token = StartToken(self.next_token);
+        let Some(tree) = self.trees.get_mut(&route) else {
+            self.returned.push(token);
+            return token;
+        };
+        let mut out = ConnectionOutput::default();
+        let deadline = start.deadline;
+        let work = Work { token, start };
+        if let Some(key) = tree.connection.handle_start(now, work, deadline, &mut out) {
+            self.waiting.insert(token, (route, key));
+        }
+        self.take_connection(now, route, out);
+        self.settle(now);
+        token
+    }
+
+    /// Gives up a call that waits for a channel; nothing happens to one that has it.
+    pub fn cancel(&mut self, token: StartToken) -> bool {
+        let Some((route, key)) = self.waiting.remove(&token) else { return false };
+        self.trees.get_mut(&route).is_some_and(|tree| tree.connection.cancel(key).is_some())
+    }
+
+    /// An application speaks to its call.
+    pub fn command(&mut self, now: Instant, call: CallRef, command: Command) {
+        let Some(tree) = self.trees.get_mut(&call.route) else { return };
+        let mut out = ChannelOutput::default();
+        let channel = &mut tree.channels[call.channel.index()];
+        channel.handle_command(now, call.tag, command, &mut out);
+        self.take_channel(now, call.route, call.channel, out);
+        self.settle(now);
+    }
+
+    /// One datagram arrives.
+    pub fn receive(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
+        self.receive_batch(now, from, Bytes::copy_from_slice(datagram), datagram.len());
+    }
+
+    /// Datagrams arrive together: each of `stride` bytes, the last may be shorter.
+    pub fn receive_batch(&mut self, now: Instant, from: SocketAddr, data: Bytes, stride: usize) {
+        let mut out = RouterOutput::default();
+        self.router.begin_batch(now, from, data.len(), stride);
+        let mut at = 0;
+        while let Some(step) = self.router.next_step(now, from, &data, stride, &mut at, &mut out) {
+            match step {
+                Step::Run { route, channel, at } => {
+                    let run = Run { data: data.slice(at), stride };
+                    self.run(now, route, channel, &run);
+                }
+                Step::Control { route, at } => self.control(now, route, &data[at]),
+                Step::Open(opening) => self.open(now, *opening),
+            }
+            // Mailboxes hold all runs of a batch before what they cause comes back.
+        }
+        self.sent.append(&mut out.answers);
+        self.settle(now);
+    }
+
+    /// Time passes to `now`: everything due happens, in order.
+    pub fn advance(&mut self, now: Instant) {
+        while let Some(whose) = self.router.pop_due(now) {
+            match whose {
+                Waker::Connection(route) => {
+                    let Some(tree) = self.trees.get_mut(&route) else { continue };
+                    let mut out = ConnectionOutput::default();
+                    tree.connection.handle_deadline(now, &mut out);
+                    self.take_connection(now, route, out);
+                }
+                Waker::Channel(route, channel) => {
+                    let Some(tree) = self.trees.get_mut(&route) else { continue };
+                    let mut out = ChannelOutput::default();
+                    tree.channels[channel.index()].handle_deadline(now, &mut out);
+                    self.take_channel(now, route, channel, out);
+                }
+            }
+            self.settle(now);
+        }
+        let mut out = RouterOutput::default();
+        self.router.sweep(now, &mut out);
+        self.sent.append(&mut out.answers);
+    }
+
+    /// When time alone is the next input.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.router.next_deadline()
+    }
+
+    /// The network says that datagrams to `peer` do not arrive.
+    pub fn network_problem(&mut self, now: Instant, peer: SocketAddr, problem: NetworkProblem) {
+        for route in self.router.handle_network_problem(peer, problem) {
+            for channel in ChannelIndex::ALL {
+                let Some(tree) = self.trees.get_mut(&route) else { continue };
+                let mut out = ChannelOutput::default();
+                tree.channels[channel.index()].handle_network_problem(now, problem, &mut out);
+                self.take_channel(now, route, channel, out);
+            }
+        }
+        self.settle(now);
+    }
+
+    /// Works out pending verifications to the end.
+    pub fn finish_verifications(&mut self, now: Instant) {
+        for (route, future) in std::mem::take(&mut self.verifications) {
+            let result = futures::executor::block_on(future);
+            let Some(tree) = self.trees.get_mut(&route) else { continue };
+            let mut out = ConnectionOutput::default();
+            tree.connection.handle_verified(now, result, &mut out);
+            self.take_connection(now, route, out);
+        }
+        self.settle(now);
+    }
+
+    /// Closes one connection.
+    pub fn close_connection(&mut self, now: Instant, route: RouteId) {
+        if let Some(tree) = self.trees.get_mut(&route) {
+            let mut out = ConnectionOutput::default();
+            tree.connection.close(&mut out);
+            self.take_connection(now, route, out);
+        }
+        self.settle(now);
+    }
+
+    /// Closes everything.
+    pub fn close(&mut self, now: Instant) {
+        self.router.close();
+        let routes: Vec<_> = self.trees.keys().copied().collect();
+        for route in routes {
+            self.close_connection(now, route);
+        }
+    }
+
+    /// A channel breaks and is replaced, as the actors' connection does it after a panic.
+    pub fn break_channel(&mut self, now: Instant, route: RouteId, index: ChannelIndex) {
+        let Some(tree) = self.trees.get_mut(&route) else { return };
+        let channel = &mut tree.channels[index.index()];
+        let memory = channel.memory();
+        let call = CallRef { route, channel: index, tag: channel.tag() };
+        if channel.state().is_some() {
+            self.notices.push((call, Notice::Failed(CallFailure::Broken)));
+        }
+        *channel = Channel::new(ChannelSetup { index, memory, ..tree.setup.clone() }, now);
+        let mut out = ConnectionOutput::default();
+        tree.connection.handle_channel_replaced(now, index, memory, &mut out);
+        self.take_connection(now, route, out);
+        self.settle(now);
+    }
+
+    /// Datagrams that left, in order, since the last call of this.
+    pub fn take_sent(&mut self) -> Vec<(SocketAddr, Vec<u8>)> {
+        std::mem::take(&mut self.sent)
+    }
+
+    /// What applications were told since the last call of this.
+    pub fn take_notices(&mut self) -> Vec<(CallRef, Notice)> {
+        std::mem::take(&mut self.notices)
+    }
+
+    /// Events since the last call of this. What the router ignored is in [`InlineEndpoint::counters`] only.
+    pub fn take_events(&mut self) -> Vec<(Origin, Event)> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// Calls that got a channel since the last call of this.
+    pub fn take_started(&mut self) -> Vec<(StartToken, CallRef)> {
+        std::mem::take(&mut self.started)
+    }
+
+    /// Calls that never got one, and why.
+    pub fn take_refused(&mut self) -> Vec<(StartToken, CallFailure)> {
+        std::mem::take(&mut self.refused)
+    }
+
+    /// Calls that want another connection.
+    pub fn take_returned(&mut self) -> Vec<StartToken> {
+        std::mem::take(&mut self.returned)
+    }
+
+    /// Totals.
+    pub fn counters(&self) -> &Counters {
+        self.router.counters()
+    }
+
+    /// The router.
+    pub fn router(&self) -> &Router<()> {
+        &self.router
+    }
+
+    /// Connections alive.
+    pub fn routes(&self) -> Vec<RouteId> {
+        self.trees.keys().copied().collect()
+    }
+
+    /// Names of a connection.
+    pub fn ids(&self, route: RouteId) -> Option<ConnectionIds> {
+        self.trees.get(&route).map(|tree| tree.ids)
+    }
+
+    /// A channel.
+    pub fn channel(&self, route: RouteId, index: ChannelIndex) -> Option<&Channel> {
+        self.trees.get(&route).map(|tree| &tree.channels[index.index()])
+    }
+
+    /// Why a connection failed, if it has.
+    pub fn failure(&self, route: RouteId) -> Option<ConnectionFailure> {
+        self.trees.get(&route)?.connection.failure()
+    }
+
+    /// The serial that a connection's next packet will carry.
+    pub fn next_serial(&self, route: RouteId) -> Option<Serial> {
+        self.trees.get(&route).map(|tree| tree.serials.peek())
+    }
+
+    /// Sets what a channel remembers, for tests of call numbers. The channel must be idle.
+    pub fn set_last_call(
+        &mut self,
+        now: Instant,
+        route: RouteId,
+        index: ChannelIndex,
+        last: CallNumber,
+    ) {
+        let Some(tree) = self.trees.get_mut(&route) else { return };
+        let mut memory = tree.channels[index.index()].memory();
+        memory.last = last;
+        tree.channels[index.index()] =
+            Channel::new(ChannelSetup { index, memory, ..tree.setup.clone() }, now);
+        let mut out = ConnectionOutput::default();
+        let word = ChannelToConnection::CallOver { last, avoid: false };
+        tree.connection.handle_channel(now, index, word, &mut out);
+        self.take_connection(now, route, out);
+    }
+
+    fn open(&mut self, now: Instant, opening: Opening) {
+        let route = self.router.insert_server(now, &opening, ());
+        let serials = SerialCounter::starting_at(self.first_serial);
+        let security = match opening.handshake {
+            Handshake::Server(_) => Security::Pending,
+            _ => Security::Ready(None),
+        };
+        let setup = ChannelSetup {
+            role: Role::Server,
+            epoch: opening.ids.epoch,
+            cid: opening.ids.cid,
+            index: ChannelIndex::ALL[0],
+            security_index: opening.ids.security_index,
+            service_id: opening.service_id,
+            config: Arc::new(self.config.server.call.clone()),
+            serials: serials.clone(),
+            security,
+            needs_reach: opening.needs_reach,
+            hint: opening.hint,
+            memory: Default::default(),
+        };
+        let connection = Connection::new(
+            ConnectionSetup {
+                role: Role::Server,
+                ids: opening.ids,
+                config: Arc::new(self.config.server.clone()),
+                serials,
+                handshake: opening.handshake,
+                asks_upgrade: false,
+                entropy: fixed_entropy(),
+            },
+            now,
+        );
+        self.insert_tree(now, route, opening.ids, connection, setup);
+    }
+
+    fn insert_tree(
+        &mut self,
+        now: Instant,
+        route: RouteId,
+        ids: ConnectionIds,
+        connection: Connection<Work>,
+        setup: ChannelSetup,
+    ) {
+        let channels = ChannelIndex::ALL
+            .map(|index| Channel::new(ChannelSetup { index, ..setup.clone() }, now));
+        let deadline = connection.next_deadline();
+        let serials = setup.serials.clone();
+        self.trees.insert(route, Tree { connection, channels, ids, serials, setup });
+        self.router.set_deadline(Waker::Connection(route), deadline);
+    }
+
+    fn run(&mut self, now: Instant, route: RouteId, channel: ChannelIndex, run: &Run) {
+        let hint = self.router.hint(route);
+        let Some(tree) = self.trees.get_mut(&route) else { return };
+        let mut out = ChannelOutput::default();
+        tree.channels[channel.index()].handle_run(now, &hint, run, &mut out);
+        self.take_channel(now, route, channel, out);
+    }
+
+    fn control(&mut self, now: Instant, route: RouteId, datagram: &[u8]) {
+        let Some(tree) = self.trees.get_mut(&route) else { return };
+        let mut out = ConnectionOutput::default();
+        tree.connection.handle_control(now, self.wall_clock, datagram, &mut out);
+        self.take_connection(now, route, out);
+    }
+
+    /// Messages between the parts, until there are none.
+    fn settle(&mut self, now: Instant) {
+        while let Some(message) = self.queue.pop_front() {
+            match message {
+                Message::ToConnection(route, index, word) => {
+                    let Some(tree) = self.trees.get_mut(&route) else { continue };
+                    let mut out = ConnectionOutput::default();
+                    tree.connection.handle_channel(now, index, word, &mut out);
+                    self.take_connection(now, route, out);
+                }
+                Message::ToChannel(route, index, word) => {
+                    let Some(tree) = self.trees.get_mut(&route) else { continue };
+                    let mut out = ChannelOutput::default();
+                    tree.channels[index.index()].handle_connection(now, word, &mut out);
+                    self.take_channel(now, route, index, out);
+                }
+                Message::Start(route, index, work, asks_upgrade) => {
+                    self.begin(now, route, index, work, asks_upgrade);
+                }
+                Message::AskIdle(route) => {
+                    for index in ChannelIndex::ALL {
+                        let Some(tree) = self.trees.get_mut(&route) else { break };
+                        let since = tree.channels[index.index()].idle_since();
+                        let mut out = ConnectionOutput::default();
+                        tree.connection.handle_idle(now, index, since, &mut out);
+                        self.take_connection(now, route, out);
+                    }
+                }
+            }
+        }
+        for route in std::mem::take(&mut self.closed) {
+            self.trees.remove(&route);
+            self.router.remove(now, route);
+        }
+    }
+
+    fn begin(
+        &mut self,
+        now: Instant,
+        route: RouteId,
+        index: ChannelIndex,
+        work: Work,
+        asks_upgrade: bool,
+    ) {
+        self.waiting.remove(&work.token);
+        let Some(tree) = self.trees.get_mut(&route) else { return };
+        let mut out = ChannelOutput::default();
+        let channel = &mut tree.channels[index.index()];
+        let start = Start { asks_upgrade, ..work.start };
+        channel.handle_start(now, start, &mut out);
+        let call = CallRef { route, channel: index, tag: channel.tag() };
+        self.started.push((work.token, call));
+        self.take_channel(now, route, index, out);
+    }
+
+    fn take_channel(
+        &mut self,
+        now: Instant,
+        route: RouteId,
+        index: ChannelIndex,
+        out: ChannelOutput,
+    ) {
+        let Some(tree) = self.trees.get(&route) else { return };
+        let origin = Origin { epoch: tree.ids.epoch, cid: tree.ids.cid.with_channel(index) };
+        let channel = &tree.channels[index.index()];
+        let deadline = channel.next_deadline();
+        let brief = ChannelBrief { number: channel.call_number(), state: channel.state() };
+        self.router.set_brief(route, index, brief);
+        self.router.learn(now, route, &out.peer);
+        self.send(now, route, &out.datagrams);
+        self.record(origin, out.events);
+        for (tag, notice) in out.notices {
+            self.notices.push((CallRef { route, channel: index, tag }, notice));
+        }
+        for word in out.connection {
+            self.queue.push_back(Message::ToConnection(route, index, word));
+        }
+        self.router.set_deadline(Waker::Channel(route, index), deadline);
+    }
+
+    fn take_connection(&mut self, now: Instant, route: RouteId, out: ConnectionOutput<Work>) {
+        let Some(tree) = self.trees.get(&route) else { return };
+        let origin = Origin { epoch: tree.ids.epoch, cid: tree.ids.cid };
+        let deadline = tree.connection.next_deadline();
+        self.router.learn(now, route, &out.peer);
+        self.send(now, route, &out.datagrams);
+        self.record(origin, out.events);
+        for (index, word) in out.channels {
+            self.queue.push_back(Message::ToChannel(route, index, word));
+        }
+        for (index, work, asks_upgrade) in out.starts {
+            self.queue.push_back(Message::Start(route, index, work, asks_upgrade));
+        }
+        for (work, failure) in out.refused {
+            self.waiting.remove(&work.token);
+            self.refused.push((work.token, failure));
+        }
+        for work in out.returned {
+            self.waiting.remove(&work.token);
+            self.returned.push(work.token);
+        }
+        if let Some(future) = out.verification {
+            self.verifications.push((route, future));
+        }
+        if out.asks_idle {
+            self.queue.push_back(Message::AskIdle(route));
+        }
+        if out.closes {
+            self.router.start_closing(route);
+            self.closed.push(route);
+        }
+        self.router.set_deadline(Waker::Connection(route), deadline);
+    }
+
+    fn send(&mut self, now: Instant, route: RouteId, datagrams: &crate::proto::Datagrams) {
+        for datagram in datagrams.iter() {
+            if let Some(peer) = self.router.admit(now, route, 1, datagram.len()) {
+                self.sent.push((peer, datagram.to_vec()));
+            }
+        }
+    }
+
+    fn record(&mut self, origin: Origin, events: Vec<Event>) {
+        for event in events {
+            self.router.counters_mut().record(&event);
+            self.events.push((origin, event));
+        }
+    }
+}
+
+/// The same bytes each time: worlds made of inline endpoints repeat exactly.
+fn fixed_entropy() -> EntropySource {
+    EntropySource::new(|| [7; 32])
+}
