@@ -506,6 +506,13 @@ static void rx_setup_before(void)
 }
 static void rx_setup_after(void)
 {
+#ifndef SHARED_RX
+    /* The system's limit may be below what was asked for; root may pass it. */
+    if (o_udpbuf) {
+	int bytes = o_udpbuf * 1024;
+	setsockopt(rx_socket, SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof(bytes));
+    }
+#endif
     if (o_nojumbo)
 	rx_SetNoJumbo();
 #ifndef SHARED_RX

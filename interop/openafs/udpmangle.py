@@ -43,6 +43,7 @@ def main():
 
     rng = random.Random(a.seed)
     front = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    front.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)  # loses only what it is told to
     front.bind(a.listen)
     front.setblocking(False)
     sel = selectors.DefaultSelector()
@@ -50,7 +51,8 @@ def main():
     backs = {}
     queue = []          # (due, order, socket, data, address or None)
     order = 0
-    count = dict(up=0, down=0, dropped=0, duplicated=0, reordered=0, corrupted=0, oversize=0)
+    count = dict(up=0, down=0, dropped=0, duplicated=0, reordered=0, corrupted=0, oversize=0,
+                 largest_up=0, largest_down=0)
     running = True
 
     def stop(*_):
@@ -67,6 +69,7 @@ def main():
     def put(way, sock, data, to):
         nonlocal order
         count[way] += 1
+        count["largest_" + way] = max(count["largest_" + way], len(data))
         note = []
         copies = 1
         wait = a.delay / 1000
@@ -121,6 +124,7 @@ def main():
                     back = backs.get(peer)
                     if back is None:
                         back = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+                        back.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
                         back.connect(a.to)
                         back.setblocking(False)
                         backs[peer] = back

@@ -1,0 +1,344 @@
+//! Our binaries with OpenAFS's Rx library, both ways round.
+//!
+//! Needs OpenAFS's packages (`interop/openafs/install.sh`); without them each test says `SKIPPED`,
+//! and fails if `RXRPC_INTEROP=required`. `RXRPC_INTEROP_FULL=1` runs the whole matrix (build with
+//! `--release` for that), otherwise a short selection of it.
+
+#[path = "support/openafs.rs"]
+mod openafs;
+
+use openafs::{BOTH_WAYS, Expect, Load, Rig, Server, Table, Way};
+use openafs::{echo_server, field, full, number, ours, rig, run, serial, words};
+use std::process::Command;
+
+const NO_OPTIONS: [&str; 0] = [];
+
+const OPERATIONS: [&str; 6] = ["send", "recv", "rpc", "echo", "sum", "pattern"];
+
+/// A full packet carries 1412 bytes. A `send` or `echo` request of 1392 and a `recv` reply of 1408
+/// bytes fill it to the last byte, with the words around them; the others are beside the edge.
+const SIZES: [u64; 9] = [0, 1, 1392, 1408, 1411, 1412, 1413, 64 * 1024, 1 << 20];
+const SIZES_SHORT: [u64; 4] = [0, 1392, 1413, 64 * 1024];
+
+/// Calls at once, and the connections they share: 16 on one have to wait for its four channels.
+const PARALLEL: [(u32, u32); 5] = [(1, 1), (4, 1), (4, 4), (16, 1), (16, 4)];
+const PARALLEL_SHORT: [(u32, u32); 2] = [(1, 1), (16, 4)];
+
+/// The server that belongs to the direction.
+fn server(rig: &Rig, way: Way) -> Server {
+    match way {
+        Way::OursToOpenAfs => rig.peer(&NO_OPTIONS),
+        Way::OpenAfsToOurs => echo_server(&NO_OPTIONS),
+    }
+}
+
+fn matrix(rig: &Rig, way: Way, title: &'static str) {
+    let mut table = Table::new(title);
+    let server = server(rig, way);
+    let sizes = if full() { &SIZES[..] } else { &SIZES_SHORT[..] };
+    let at_once = if full() { &PARALLEL[..] } else { &PARALLEL_SHORT[..] };
+    for op in OPERATIONS {
+        for &bytes in sizes {
+            for &(parallel, connections) in at_once {
+                let mut load = Load::new(op, bytes).parallel(parallel, connections);
+                if bytes < 2000 {
+                    load.calls *= 3; // the channel's next call acknowledges the last one
+                }
+                table.load(rig, way, server.port, &load);
+            }
+        }
+    }
+    server.stop();
+    table.finish();
+}
+
+#[test]
+fn every_operation_and_size_against_an_openafs_server() {
+    let _one = serial();
+    let Some(rig) = rig() else { return };
+    matrix(rig, Way::OursToOpenAfs, "all operations, our client");
+}
+
+#[test]
+fn every_operation_and_size_from_an_openafs_client() {
+    let _one = serial();
+    let Some(rig) = rig() else { return };
+    matrix(rig, Way::OpenAfsToOurs, "all operations, our server");
+}
+
+#[test]
+fn a_hundred_megabytes_each_way() {
+    let _one = serial();
+    let Some(rig) = rig() else { return };
+    let mut table = Table::new("bulk");
+    let bytes = if full() { 100_000_000 } else { 4_000_000 };
+    for way in BOTH_WAYS {
+        let server = server(rig, way);
+        for op in ["send", "recv"] {
+            table.load(rig, way, server.port, &Load::new(op, bytes).limit_s(60));
+        }
+        server.stop();
+    }
+    table.finish();
+}
+
+// The codes that OpenAFS answers with; a caller can tell these cases apart only by them.
+const NO_SUCH_SERVICE: i32 = -2;
+const NO_SUCH_OPERATION: i32 = -455;
+
+/// An `abort` request of service 147, without its data.
+fn abort_request(code: i32, send: i32, recv: i32) -> Vec<u8> {
+    let mut request = words(&[3, 257, 65536, 65536, code, send, recv]);
+    request.resize(request.len() + send as usize, 0);
+    request
+}
+
+#[test]
+fn aborts_carry_their_code_both_ways() {
+    let _one = serial();
+    let Some(rig) = rig() else { return };
+    let mut table = Table::new("aborts");
+
+    let peer = rig.peer(&NO_OPTIONS);
+    let port = peer.port;
+    let mut call = |what, service, request: &[u8], code| {
+        table.call(rig, port, what, service, request, Expect::Abort(code));
+    };
+    call("server aborts at once", 147, &abort_request(4711, 0, 0), 4711);
+    call("after the request", 147, &abort_request(4712, 50_000, 0), 4712);
+    call("in the reply", 147, &abort_request(4713, 50_000, 50_000), 4713);
+    call("a negative code", 147, &abort_request(-17, 0, 0), -17);
+    call("unknown service", 999, b"hello", NO_SUCH_SERVICE);
+    call("unknown operation", 147, &words(&[3, 999, 0, 0]), NO_SUCH_OPERATION);
+    // And the server serves on.
+    table.load(rig, Way::OursToOpenAfs, port, &Load::new("sum", 10_000));
+    peer.stop();
+
+    let server = echo_server(&NO_OPTIONS);
+    let port = server.port;
+    let mut call = |op, bytes, options: &[&'static str], code| {
+        let load = Load::new(op, bytes).options(options).expect(Expect::Abort(code));
+        table.load(rig, Way::OpenAfsToOurs, port, &load);
+    };
+    call("abort", 0, &["--code", "4711"], 4711);
+    call("abort", 50_000, &["--code", "4712", "--recv", "0"], 4712);
+    call("abort", 50_000, &["--code", "4713"], 4713);
+    call("abort", 0, &["--code", "-17"], -17);
+    call("cabort", 200_000, &["--code", "4714", "--after", "0"], 4714);
+    call("cabort", 200_000, &["--code", "4715", "--after", "20000"], 4715);
+    call("send", 5, &["--service", "999"], NO_SUCH_SERVICE);
+    call("send", 5, &["--opcode", "999"], NO_SUCH_OPERATION);
+    // Aborts one after another on one connection: OpenAFS reuses a channel at once, and waits 3.6 s
+    // when that draws BUSY.
+    let mut many = Load::new("abort", 0).expect(Expect::Abort(4711)).limit_s(3);
+    many.calls = 12;
+    table.load(rig, Way::OpenAfsToOurs, port, &many);
+    table.load(rig, Way::OpenAfsToOurs, port, &Load::new("sum", 10_000));
+    server.stop();
+    table.finish();
+}
+
+#[test]
+fn slow_readers_and_writers_are_waited_for() {
+    let _one = serial();
+    let Some(rig) = rig() else { return };
+    let mut table = Table::new("slow readers and writers");
+    for way in BOTH_WAYS {
+        let server = server(rig, way);
+        // The server reads slowly: the client's window shuts. It writes slowly: packets in trickles.
+        table.load(rig, way, server.port, &Load::new("slowread", 300_000).slow(8192, 20_000));
+        table.load(rig, way, server.port, &Load::new("slowread", 5_000).slow(1, 100));
+        table.load(rig, way, server.port, &Load::new("slowwrite", 50_000).slow(2_000, 20_000));
+        if full() {
+            // One pause longer than OpenAFS's ping interval of 4 s.
+            table.load(rig, way, server.port, &Load::new("slowread", 4).slow(4, 5_000_000));
+            table.load(
+                rig,
+                way,
+                server.port,
+                &Load::new("slowwrite", 4_000).slow(4_000, 5_000_000),
+            );
+        }
+        if way == Way::OpenAfsToOurs {
+            // The client is the slow one: the window of our server's reply shuts.
+            let pace = ["--chunk", "8192", "--pace", "20000"];
+            for op in ["recv", "pattern", "send", "sum"] {
+                table.load(rig, way, server.port, &Load::new(op, 300_000).options(&pace));
+            }
+        }
+        server.stop();
+    }
+    table.finish();
+}
+
+#[test]
+fn loss_repeats_and_reordering_are_survived() {
+    let _one = serial();
+    let Some(rig) = rig() else { return };
+    let mut table = Table::new("relay: 5 % lost, 3 % repeated, 5 % late");
+    let faults = ["--drop", "5", "--dup", "3", "--reorder", "5", "--delay", "1", "--seed", "7"];
+    let sizes = if full() { &[1, 20_000, 200_000, 1 << 20][..] } else { &[20_000][..] };
+    for way in BOTH_WAYS {
+        let server = server(rig, way);
+        let relay = rig.relay(&server, &faults);
+        let operations = if full() {
+            &["sum", "pattern", "send", "recv", "echo"][..]
+        } else {
+            &["sum", "pattern"]
+        };
+        for &op in operations {
+            for &bytes in sizes {
+                table.load(rig, way, relay.port, &Load::new(op, bytes));
+            }
+        }
+        if full() {
+            for op in ["rpc", "sum", "pattern"] {
+                table.load(rig, way, relay.port, &Load::new(op, 20_000).parallel(16, 4));
+            }
+        }
+        relay.stop();
+        server.stop();
+    }
+    table.finish();
+}
+
+#[test]
+fn jumbograms_from_openafs_are_taken_when_we_advertise_them() {
+    // A relay without faults says how large the datagrams were: one of 5692 bytes holds four packets.
+    let _one = serial();
+    let Some(rig) = rig() else { return };
+    let mut table = Table::new("jumbograms");
+    let largest = |totals: &str, way: &str| number(totals, &format!("largest_{way}")).unwrap_or(0);
+
+    for (jumbo, expected) in [("1", 1444), ("4", 5692)] {
+        let peer = rig.peer(&NO_OPTIONS);
+        let relay = rig.relay(&peer, &NO_OPTIONS);
+        for op in ["recv", "pattern"] {
+            let load =
+                Load::new(op, 1 << 20).options(if jumbo == "4" { &["--jumbo", "4"] } else { &[] });
+            table.load(rig, Way::OursToOpenAfs, relay.port, &load);
+        }
+        let size = largest(&relay.stop(), "down");
+        let right =
+            if expected > 1444 { size > 1444 && size <= expected } else { size <= expected };
+        table.check(
+            &format!("largest datagram to a client that takes {jumbo} packets: {size}"),
+            right,
+            &format!("limit {expected}"),
+        );
+        peer.stop();
+
+        let server = echo_server(if jumbo == "4" { &["--jumbo", "4"][..] } else { &[] });
+        let relay = rig.relay(&server, &NO_OPTIONS);
+        for op in ["send", "sum", "echo"] {
+            table.load(rig, Way::OpenAfsToOurs, relay.port, &Load::new(op, 1 << 20));
+        }
+        let size = largest(&relay.stop(), "up");
+        let right =
+            if expected > 1444 { size > 1444 && size <= expected } else { size <= expected };
+        table.check(
+            &format!("largest datagram to a server that takes {jumbo} packets: {size}"),
+            right,
+            &format!("limit {expected}"),
+        );
+        server.stop();
+    }
+    table.finish();
+}
+
+#[test]
+fn a_reachability_check_comes_before_the_call() {
+    let _one = serial();
+    let Some(rig) = rig() else { return };
+    let mut table = Table::new("reachability check");
+    let peer = rig.peer(&["--checkreach"]);
+    let server = echo_server(&["--reach-check"]);
+    for (way, port) in [(Way::OursToOpenAfs, peer.port), (Way::OpenAfsToOurs, server.port)] {
+        for op in ["rpc", "sum", "pattern"] {
+            table.load(rig, way, port, &Load::new(op, 1));
+            table.load(rig, way, port, &Load::new(op, 100_000));
+            table.load(rig, way, port, &Load::new(op, 5_000).parallel(8, 2));
+        }
+    }
+    peer.stop();
+    server.stop();
+    table.finish();
+}
+
+#[test]
+fn rxdebug_reads_our_server_and_we_read_openafs_version() {
+    let _one = serial();
+    let Some(rig) = rig() else { return };
+    let mut table = Table::new("rxdebug and version");
+    let peer = rig.peer(&NO_OPTIONS);
+    let ran = run(Command::new(ours(openafs::Ours::Rx)).args(["version", &peer.address()]), 20);
+    let good = ran.code == Some(0) && ran.stdout.contains("OpenAFS 1.");
+    table.row(Way::OursToOpenAfs, ("version", 0, 1, 1), "", &ran, good);
+    peer.stop();
+
+    // Two clients, so that there is something to list; the second stays while rxdebug looks.
+    let server = echo_server(&["--debug"]);
+    let port = server.port.to_string();
+    table.load(rig, Way::OpenAfsToOurs, server.port, &Load::new("sum", 10_000));
+    let mut busy = rig
+        .client(server.port)
+        .args(["slowread", "--bytes", "6", "--after", "2", "--delay", "700000"])
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("rxpeer was built");
+    std::thread::sleep(std::time::Duration::from_millis(300));
+
+    let rxdebug = |options: &[&str]| {
+        run(Command::new("rxdebug").args(["127.0.0.1", &port]).args(options), 30)
+    };
+    let mut check = |what: &str, ran: &openafs::Ran, found: bool| {
+        table.check(&format!("rxdebug: {what}"), found, &format!("{ran:?}"));
+    };
+    let ran = rxdebug(&["-version"]);
+    let version =
+        ran.stdout.lines().find_map(|l| l.strip_prefix("AFS version:")).unwrap_or("").trim();
+    check(&format!("version `{version}`"), &ran, !version.is_empty());
+    let ran = rxdebug(&["-rxstats", "-noconns"]);
+    check("statistics", &ran, ran.stdout.contains("packets read: data"));
+    let ran = rxdebug(&["-allconnections"]);
+    let connections =
+        ran.stdout.lines().filter(|l| l.starts_with("Connection from host 127.0.0.1")).count();
+    check(&format!("{connections} connections"), &ran, connections >= 1);
+    let active = ran.stdout.lines().any(|l| l.contains("state") && l.contains("active"));
+    check("a call in progress", &ran, active);
+    let ran = rxdebug(&["-peers", "-noconns"]);
+    let peers = ran.stdout.lines().filter(|l| l.starts_with("Peer at host 127.0.0.1")).count();
+    check(&format!("{peers} peers"), &ran, peers >= 1);
+    let ran = rxdebug(&["-allconnections", "-peers", "-rxstats", "-version"]);
+    check("all of it at once", &ran, ran.code == Some(0) && ran.stdout.contains("AFS version:"));
+    let ended = busy.wait().expect("it was started");
+    table.check("the call went on meanwhile", ended.success(), &format!("{ended}"));
+    server.stop();
+
+    // Not asked for, not given.
+    let closed = echo_server(&NO_OPTIONS);
+    let ran = run(
+        Command::new("timeout").args([
+            "3",
+            "rxdebug",
+            "127.0.0.1",
+            &closed.port.to_string(),
+            "-peers",
+        ]),
+        10,
+    );
+    let told = ran.stdout.lines().any(|l| l.starts_with("Peer at host"));
+    table.check("no peers told without --debug", !told, &ran.stdout);
+    closed.stop();
+    table.finish();
+}
+
+#[test]
+fn fields_of_json_lines_are_found() {
+    let line = r#"{"ok":true, "failed": 2,"seconds":0.5,"error":"aborted: \"x\" (-455)","busy":0}"#;
+    assert_eq!(field(line, "ok"), Some("true"));
+    assert_eq!(number(line, "failed"), Some(2));
+    assert_eq!(field(line, "error"), Some(r#"aborted: \"x\" (-455)"#));
+    assert_eq!(number(line, "busy"), Some(0));
+    assert_eq!(number(line, "none"), None);
+}
