@@ -35,11 +35,10 @@ impl World {
             hash_seed: 1,
         };
         let mut server = InlineEndpoint::new(EndpointConfig::default(), identity(2), now);
-        server.offer(ServiceId(1), Offer {
-            classes: vec![Arc::new(RxNull)],
-            needs_reach: true,
-            upgrades_to: None,
-        });
+        server.offer(
+            ServiceId(1),
+            Offer { classes: vec![Arc::new(RxNull)], needs_reach: true, upgrades_to: None },
+        );
         World {
             now,
             client: InlineEndpoint::new(EndpointConfig::default(), identity(1), now),
@@ -126,8 +125,7 @@ impl World {
 fn requests_of_every_size_come_back() {
     let mut world = World::new();
     let class = RxNull;
-    let route =
-        world.client.connect(world.now, SERVER.into(), ServiceId(1), &class, false);
+    let route = world.client.connect(world.now, SERVER.into(), ServiceId(1), &class, false);
     for size in [0, 1, 1411, 1412, 1413, 65_536, 1_000_000] {
         let request: Vec<u8> = (0..size).map(|index| (index * 31 % 251) as u8).collect();
         world.replies.push(Vec::new());

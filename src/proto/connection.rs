@@ -68,6 +68,8 @@ pub enum ConnectionToChannel {
         session: Option<Arc<dyn Session>>,
         /// The client's call number on this channel, as its RESPONSE gave it; 0 = none.
         call_number: CallNumber,
+        /// Who the client is.
+        identity: Option<Arc<Identity>>,
     },
     /// Nobody answered the challenge: the waiting call is over.
     Unchallenged,
@@ -75,6 +77,8 @@ pub enum ConnectionToChannel {
     Failed(ConnectionFailure),
     /// The server answers for this service.
     ServiceAdopted(ServiceId),
+    /// No new calls: the endpoint is shutting down.
+    Drain,
 }
 
 /// Gathers the output of one step.
@@ -165,7 +169,7 @@ pub struct Connection<W> {
     handshake: Handshake,
     entropy: EntropySource,
     phase: Phase,
-    identity: Option<Identity>,
+    identity: Option<Arc<Identity>>,
     slots: [Slot; ChannelIndex::COUNT],
     waiting: VecDeque<Waiting<W>>,
     next_key: u64,
@@ -339,7 +343,7 @@ impl<W> Connection<W> {
     }
 
     /// Server: who the client is, once it has proved itself.
-    pub fn identity(&self) -> Option<&Identity> {
+    pub fn identity(&self) -> Option<&Arc<Identity>> {
         self.identity.as_ref()
     }
 

@@ -78,6 +78,8 @@ pub struct Router<T> {
     tools: AnswerLimiter,
     aborts: AnswerLimiter,
     counters: Counters,
+    /// What happened without a connection's or channel's doing, for subscribers; `None` = there are none.
+    events: Option<Vec<(event::Origin, Event)>>,
     is_closing: bool,
 }
 
@@ -109,6 +111,7 @@ impl<T> Router<T> {
             tools: limiter(),
             aborts: limiter(),
             counters: Counters::default(),
+            events: None,
             is_closing: false,
             config,
         }
@@ -301,7 +304,7 @@ impl<T> Router<T> {
         entry.peer.problem = Some(problem);
         let clients = entry.clients.clone();
         let report = event::PathReported { peer, problem: Some(problem) };
-        self.counters.record(&report.into());
+        self.note_at(NOWHERE, report.into());
         clients
     }
 
@@ -325,6 +328,16 @@ impl<T> Router<T> {
         &mut self.counters
     }
 
+    /// The router's own events are wanted: take them with [`Router::take_events`] after each step.
+    pub fn keep_events(&mut self) {
+        self.events.get_or_insert_default();
+    }
+
+    /// The router's own events since the last call of this.
+    pub fn take_events(&mut self) -> Vec<(event::Origin, Event)> {
+        self.events.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
     /// The peers remembered.
     pub fn peer_summaries(&self) -> Vec<PeerSummary> {
         self.peers.summaries()
@@ -339,10 +352,20 @@ impl<T> Router<T> {
         }
     }
 
-    fn note(&mut self, _: ConnectionIds, event: impl Into<Event>) {
-        self.counters.record(&event.into());
+    fn note(&mut self, ids: ConnectionIds, event: impl Into<Event>) {
+        self.note_at(event::Origin { epoch: ids.epoch, cid: ids.cid }, event.into());
+    }
+
+    fn note_at(&mut self, origin: event::Origin, event: Event) {
+        self.counters.record(&event);
+        if let Some(events) = &mut self.events {
+            events.push((origin, event));
+        }
     }
 }
+
+/// Of events that belong to no connection.
+const NOWHERE: event::Origin = event::Origin { epoch: Epoch(0), cid: Cid(0) };
 
 /// Whether the fields that place an ABORT or BUSY say that Linux made it without a connection: then its
 /// security index means nothing (rx-wire.md 1.4).

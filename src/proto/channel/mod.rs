@@ -31,7 +31,7 @@ use super::{
     CallFailure, CallTag, ConnectionFailure, DropReason, Event, NetworkProblem, Role,
     SerialCounter, Why, event,
 };
-use crate::security::Session;
+use crate::security::{Identity, Session};
 use crate::wire::{
     AbortCode, CallNumber, ChannelIndex, Cid, Epoch, Flags, Header, PacketType, SecurityIndex, Seq,
     ServiceId, check_jumbo, encode_abort,
@@ -145,6 +145,10 @@ pub struct Channel {
     final_ack: Option<Instant>,
     /// The connection has failed or is closed.
     failure: Option<ConnectionFailure>,
+    /// Server: no new calls; the endpoint is shutting down.
+    draining: bool,
+    /// Server: who the client is.
+    identity: Option<Arc<Identity>>,
     aborts: memory::AbortThrottle,
     /// When a call last ended, or the channel began.
     idle_since: Instant,
@@ -168,6 +172,8 @@ impl Channel {
             call: None,
             final_ack: None,
             failure: None,
+            draining: false,
+            identity: None,
             aborts: memory::AbortThrottle::default(),
             idle_since: now,
         }
@@ -229,7 +235,8 @@ impl Channel {
         out: &mut ChannelOutput,
     ) {
         match word {
-            ConnectionToChannel::Secured { session, call_number } => {
+            ConnectionToChannel::Secured { session, call_number, identity } => {
+                self.identity = identity;
                 self.secure(now, session, call_number, out);
             }
             ConnectionToChannel::Unchallenged => {
@@ -239,6 +246,7 @@ impl Channel {
             }
             ConnectionToChannel::Failed(failure) => self.fail_connection(now, failure, out),
             ConnectionToChannel::ServiceAdopted(service_id) => self.service_id = service_id,
+            ConnectionToChannel::Drain => self.draining = true,
         }
         self.conclude(now, out);
     }
@@ -309,6 +317,11 @@ impl Channel {
     /// The path takes smaller packets than was thought: new packets keep to it.
     pub fn handle_payload_max(&mut self, payload_max: u16) {
         self.hint.payload_max = payload_max;
+    }
+
+    /// Server: who the client is, once it has proved itself.
+    pub fn identity(&self) -> Option<&Arc<Identity>> {
+        self.identity.as_ref()
     }
 
     /// The call that runs now, or else the last one.

@@ -79,6 +79,11 @@ impl Channel {
         if self.is_far_ahead(header.seq) {
             return out.drop(DropReason::FarAhead);
         }
+        if self.draining {
+            self.memory.last = header.call_number;
+            self.memory.end = LastEnd::Aborted(AbortCode::RESTARTING);
+            return self.send_abort(header.call_number, AbortCode::RESTARTING, out);
+        }
         self.memory.tag = CallTag(self.memory.tag.0.wrapping_add(1));
         let call = Call::new(
             self.memory.tag,

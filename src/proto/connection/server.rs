@@ -123,7 +123,7 @@ impl<W> Connection<W> {
 
     fn secure(&mut self, verified: Verified, out: &mut ConnectionOutput<W>) {
         self.phase = Phase::Open;
-        self.identity = verified.identity;
+        self.identity = verified.identity.map(std::sync::Arc::new);
         self.unsecured_calls = 0;
         out.peer = PeerReport { proved: true, ..PeerReport::default() };
         out.events.push(Event::Challenged(event::Challenged { secured: true }));
@@ -133,6 +133,7 @@ impl<W> Connection<W> {
                 ConnectionToChannel::Secured {
                     session: verified.session.clone(),
                     call_number: verified.call_numbers[index.index()],
+                    identity: self.identity.clone(),
                 },
             ));
         }

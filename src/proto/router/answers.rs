@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
-use super::{DropReason, Event, Header, Role, Router, event};
+use super::{DropReason, Header, NOWHERE, Role, Router, event};
 use crate::proto::datagrams::Datagrams;
 use crate::proto::{CallState, Counters};
 use crate::wire::debug::{self, Record, Request, RequestType};
@@ -30,7 +30,7 @@ impl<T> Router<T> {
         out: &mut RouterOutput,
     ) {
         if !header.is_from_client() {
-            return self.counters.record(&DropReason::ToolAnswer.into());
+            return self.note_at(NOWHERE, DropReason::ToolAnswer.into());
         }
         let payload = &datagram[HEADER_LEN..];
         let answer = match header.packet_type {
@@ -38,13 +38,13 @@ impl<T> Router<T> {
             _ => self.debug_answer(header, payload),
         };
         let Some(answer) = answer else {
-            return self.counters.record(&DropReason::Unanswered.into());
+            return self.note_at(NOWHERE, DropReason::Unanswered.into());
         };
         if !self.tools.allows(from, now) {
-            return self.counters.record(&DropReason::Throttled.into());
+            return self.note_at(NOWHERE, DropReason::Throttled.into());
         }
         let packet_type = header.packet_type;
-        self.counters.record(&Event::ToolAnswered(event::ToolAnswered { packet_type }));
+        self.note_at(NOWHERE, event::ToolAnswered { packet_type }.into());
         out.answers.push((from, answer));
     }
 
@@ -58,7 +58,7 @@ impl<T> Router<T> {
         out: &mut RouterOutput,
     ) {
         if !self.aborts.allows(from, now) {
-            return self.counters.record(&DropReason::Throttled.into());
+            return self.note_at(NOWHERE, DropReason::Throttled.into());
         }
         let reply = Header {
             seq: Seq(0),
@@ -72,7 +72,8 @@ impl<T> Router<T> {
         let mut datagrams = Datagrams::default();
         datagrams.push(&reply, &encode_abort(code));
         let number = header.call_number;
-        self.counters.record(&event::Aborted { number, code, sent: true }.into());
+        let origin = event::Origin { epoch: header.epoch, cid: header.cid };
+        self.note_at(origin, event::Aborted { number, code, sent: true }.into());
         out.answers.extend(datagrams.iter().map(|bytes| (from, bytes.to_vec())));
     }
 

@@ -5,7 +5,8 @@ use std::ops::Range;
 use std::time::Instant;
 
 use super::{
-    ChannelIndex, DropReason, Header, Key, Opening, RouteId, Router, RouterOutput, is_raw_reject,
+    ChannelIndex, DropReason, Header, Key, NOWHERE, Opening, RouteId, Router, RouterOutput,
+    is_raw_reject,
 };
 use crate::proto::connection::Handshake;
 use crate::security::ConnectionIds;
@@ -240,7 +241,7 @@ impl<T> Router<T> {
     }
 
     fn ignore(&mut self, reason: DropReason) -> Place {
-        self.counters.record(&reason.into());
+        self.note_at(NOWHERE, reason.into());
         Place::Nowhere
     }
 }
