@@ -84,7 +84,7 @@ impl<T> Router<T> {
                     return Some(Step::Control { route, at: start..end });
                 }
                 Place::Channel(route, channel) => {
-                    let end = self.extend_run(data, stride, start, end);
+                    let end = self.extend_run(data, stride, start, end, route);
                     *at = end;
                     return Some(Step::Run { route, channel, at: start..end });
                 }
@@ -94,14 +94,25 @@ impl<T> Router<T> {
     }
 
     /// Takes in the datagrams that follow in the same channel: the same ids, nothing to be looked at.
-    fn extend_run(&mut self, data: &[u8], stride: usize, start: usize, end: usize) -> usize {
+    fn extend_run(
+        &mut self,
+        data: &[u8],
+        stride: usize,
+        start: usize,
+        end: usize,
+        route: RouteId,
+    ) -> usize {
         let first = &data[start..end];
         let mut end = end;
+        // Not the first datagram's index: that may be a raw reject, whose index means nothing.
+        let Some(index) = self.table.get(route).map(|route| route.ids.security_index.0) else {
+            return end;
+        };
         while end < data.len() {
             let next = &data[end..(end + stride).min(data.len())];
             let Some(header) = Header::decode(next) else { break };
             let same = first[..8] == next[..8]
-                && first[23] == next[23]
+                && next[23] == index
                 && Flags(first[21]).has(Flags::CLIENT_INITIATED) == header.is_from_client();
             if !same || !is_call_packet(&header) || check(&header, next).is_err() {
                 break;
