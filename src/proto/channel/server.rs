@@ -101,7 +101,8 @@ impl Channel {
     }
 
     fn is_far_ahead(&self, seq: Seq) -> bool {
-        seq.after(Seq(self.config.receive_window_initial_packets))
+        // Plain, not modulo: seq 2^31 and above is far ahead too, not behind.
+        seq.0 > self.config.receive_window_initial_packets
     }
 
     fn server_current(&mut self, now: Instant, packet: &Received<'_>, out: &mut ChannelOutput) {

@@ -208,7 +208,8 @@ impl<T> Router<T> {
             return self.ignore(DropReason::NotOffered);
         };
         let window = self.config.server.call.receive_window_initial_packets;
-        if header.seq.after(Seq(window)) {
+        // Plain, not modulo: seq 2^31 and above is far ahead too, not behind.
+        if header.seq.0 > window {
             return self.ignore(DropReason::FarAhead);
         }
         let of_peer =
