@@ -77,7 +77,10 @@ impl<T> Router<T> {
             let end = (start + stride).min(data.len());
             let datagram = &data[start..end];
             match self.place(now, from, datagram, out) {
-                Place::Open(opening) => return Some(Step::Open(opening)),
+                Place::Open(opening) => {
+                    self.begin_peer(now, from, data.len() - start, stride);
+                    return Some(Step::Open(opening));
+                }
                 Place::Nowhere => *at = end,
                 Place::Connection(route) => {
                     *at = end;
@@ -154,7 +157,7 @@ impl<T> Router<T> {
         };
         match route {
             Some(id) => self.place_known(id, &header),
-            None if header.is_from_client() => self.open(now, from, &header, datagram.len(), out),
+            None if header.is_from_client() => self.open(now, from, &header, out),
             None => self.ignore(DropReason::UnknownClientConnection),
         }
     }
@@ -190,7 +193,6 @@ impl<T> Router<T> {
         now: Instant,
         from: SocketAddr,
         header: &Header,
-        len: usize,
         out: &mut RouterOutput,
     ) -> Place {
         if header.packet_type != PacketType::Data {
@@ -222,13 +224,17 @@ impl<T> Router<T> {
             }
             return self.ignore(DropReason::ConnectionLimit);
         }
-        // The peer's memory begins with this datagram: what it may be answered with depends on it.
+        Place::Open(Box::new(opening))
+    }
+
+    /// The memory of a peer begins with `len` bytes, the rest of a batch: what it may be answered with
+    /// depends on them. One that is known had them counted at the batch's beginning.
+    fn begin_peer(&mut self, now: Instant, from: SocketAddr, len: usize, stride: usize) {
         if self.peers.find(from).is_none() {
             let peer = self.peers.enter(now, from);
-            self.peers.get_mut(peer).peer.received(now, 1, len);
+            self.peers.get_mut(peer).peer.received(now, len.div_ceil(stride), len);
         }
         self.peers.arm_sweep(now, self.config.peer_linger, self.config.nat_ping);
-        Place::Open(Box::new(opening))
     }
 
     fn opening(&self, from: SocketAddr, header: &Header) -> Option<Opening> {
