@@ -143,6 +143,7 @@ impl<T> Router<T> {
         target: T,
     ) -> RouteId {
         let peer_id = self.peers.enter(now, peer);
+        self.peers.arm_sweep(now, self.config.peer_linger, self.config.nat_ping);
         let route = Route::new(Key::Client(ids.cid), Role::Client, ids, peer, peer_id, target);
         let id = self.table.insert(route);
         let entry = self.peers.get_mut(peer_id);

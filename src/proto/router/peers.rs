@@ -9,6 +9,9 @@ use foldhash::fast::FixedState;
 use super::table::RouteId;
 use crate::proto::peer::{Peer, RttMemory};
 
+/// Sweeps are at least so far apart, however many peers there are: a keepalive is late by no more.
+const SWEEP_MIN: Duration = Duration::from_secs(1);
+
 /// Place of a peer in [`Peers`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PeerId(u32);
@@ -111,6 +114,7 @@ impl Peers {
     ) -> Vec<SocketAddr> {
         let mut pings = Vec::new();
         let mut gone = Vec::new();
+        let mut next = now + nat_ping.map_or(linger, |ping| linger.min(ping));
         for (address, id) in &self.by_address {
             let peer = &mut self.slots[id.0 as usize].peer;
             if peer.client_connections + peer.server_connections == 0 {
@@ -119,18 +123,21 @@ impl Peers {
                 }
             } else if let Some(interval) = nat_ping
                 && peer.client_connections > 0
-                && peer.last_sent.is_none_or(|last| now >= last + interval)
             {
-                peer.last_sent = Some(now);
-                pings.push(*address);
+                let due = peer.last_sent.map_or(now, |last| last + interval);
+                if due <= now {
+                    peer.last_sent = Some(now);
+                    pings.push(*address);
+                } else {
+                    next = next.min(due);
+                }
             }
         }
         for (address, id) in gone {
             self.by_address.remove(&address);
             self.free.push(id);
         }
-        let interval = nat_ping.map_or(linger, |ping| linger.min(ping));
-        self.sweep_at = Some(now + interval);
+        self.sweep_at = Some(next.max(now + SWEEP_MIN));
         pings
     }
 
