@@ -152,7 +152,7 @@ enum Phase {
     /// Server: a RESPONSE was refused; the ABORT waits.
     Refused { code: AbortCode, at: Instant },
     /// Failed; packets are answered until the end of its time.
-    Failed { failure: ConnectionFailure, until: Instant },
+    Failed { failure: ConnectionFailure, until: Option<Instant> },
     /// Closed here.
     Closed,
 }
@@ -296,7 +296,11 @@ impl<W> Connection<W> {
                 self.challenge_again(now, out);
             }
             Phase::Refused { code, at } if at <= now => self.refuse(now, code, out),
-            Phase::Failed { until, .. } if until <= now => out.closes = true,
+            Phase::Failed { failure, until: Some(until) } if until <= now => {
+                // Once: whoever drives it may take its time to close it.
+                self.phase = Phase::Failed { failure, until: None };
+                out.closes = true;
+            }
             _ => {}
         }
         if self.idle_due.is_some_and(|due| due <= now) {
@@ -309,7 +313,7 @@ impl<W> Connection<W> {
         let phase = match self.phase {
             Phase::Challenging { again, .. } => again,
             Phase::Refused { at, .. } => Some(at),
-            Phase::Failed { until, .. } => Some(until),
+            Phase::Failed { until, .. } => until,
             _ => None,
         };
         let waiting = self.waiting.iter().filter_map(|waiting| waiting.until).min();
@@ -390,7 +394,8 @@ impl<W> Connection<W> {
         for waiting in self.waiting.drain(..) {
             out.refused.push((waiting.work, failure.of_call()));
         }
-        self.phase = Phase::Failed { failure, until: now + self.config.aborted_linger };
+        let until = Some(now + self.config.aborted_linger);
+        self.phase = Phase::Failed { failure, until };
         self.idle_due = None;
     }
 
