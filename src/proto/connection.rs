@@ -444,7 +444,8 @@ impl<W> Connection<W> {
     fn note_idle(&mut self, now: Instant) {
         if self.role == Role::Client && matches!(self.phase, Phase::Open) {
             // Set once and checked when it fires: calls come and go without touching a timer.
-            let due = self.idle_since.max(now) + self.config.client_idle;
+            let since = if self.is_unused() { self.idle_since } else { now };
+            let due = since + self.config.client_idle;
             if self.idle_due.is_none_or(|held| held <= now) {
                 self.idle_due = Some(due);
             }
