@@ -150,25 +150,18 @@ impl Channel {
         let Some(call) = &mut self.call else { return };
         let sent_at = match ack.reason {
             AckReason::Delay => None,
-            AckReason::PingResponse => {
-                let probe = call.take_probe(ack.serial);
-                if probe.is_some() {
-                    // Only a host that receives at its address can name the PING's serial.
-                    let change = PeerReport { proved: true, ..PeerReport::default() };
-                    if !self.hint.is_proved(now) {
-                        out.events.push(Event::Reach(event::Reach { proved: true }));
-                    }
-                    self.learn(now, out, change);
-                }
-                probe
-            }
+            AckReason::PingResponse => call.take_probe(ack.serial),
             _ => progress.sample_from,
         };
-        let Some(call) = &mut self.call else { return };
         if let Some(sent_at) = sent_at {
             call.rtt.sample(now.saturating_duration_since(sent_at));
             let rtt = call.rtt.memory();
-            self.learn(now, out, PeerReport { rtt, ..PeerReport::default() });
+            // Only a host that receives at its address can name the serial of a PING, or of DATA: the
+            // proof of a call that goes on for longer than it holds renews itself.
+            if !self.hint.is_proved(now) {
+                out.events.push(Event::Reach(event::Reach { proved: true }));
+            }
+            self.learn(now, out, PeerReport { rtt, proved: true, ..PeerReport::default() });
         }
     }
 
