@@ -21,6 +21,8 @@ pub struct PeerHint {
     pub congestion: Option<CongestionMemory>,
     /// Largest DATA payload that the peer and path take, in bytes.
     pub payload_max: u16,
+    /// The path's part in that, as the network said it: no ACK of the peer raises it.
+    pub path_max: u16,
     /// Packets per datagram that the peer takes; 1 until it said otherwise.
     pub jumbo_max: u8,
     /// Whether the peer is a Linux kernel: its trailer's last word was 0.
@@ -35,6 +37,7 @@ impl Default for PeerHint {
             rtt: None,
             congestion: None,
             payload_max: PAYLOAD_DEFAULT,
+            path_max: PAYLOAD_DEFAULT,
             jumbo_max: 1,
             is_linux: false,
             proved_until: None,
@@ -197,7 +200,7 @@ impl Peer {
             });
         }
         if let Some(payload) = report.payload_max {
-            hint.payload_max = payload;
+            hint.payload_max = payload.min(hint.path_max);
         }
         if let Some(jumbo) = report.jumbo_max {
             hint.is_linux = jumbo == 0;

@@ -315,7 +315,8 @@ impl<T> Router<T> {
             let floor = usize::from(super::peer::DATAGRAM_MIN);
             let payload = datagram_max.max(floor) - crate::wire::HEADER_LEN;
             let hint = &mut self.peers.get_mut(peer_id).peer.hint;
-            hint.payload_max = hint.payload_max.min(payload.min(1412) as u16);
+            hint.path_max = payload.min(usize::from(hint.path_max)) as u16;
+            hint.payload_max = hint.payload_max.min(hint.path_max);
         }
     }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{Channel, ChannelOutput, Received};
 use crate::proto::call::{AckRefused, Progress};
-use crate::proto::peer::{DATAGRAM_MIN, PAYLOAD_DEFAULT, PeerReport};
+use crate::proto::peer::{DATAGRAM_MIN, PeerReport};
 use crate::proto::{CallFailure, DropReason, Event, Role, Why, event};
 use crate::wire::{
     AbortCode, Ack, AckReason, CallNumber, DATA_PAYLOAD_MAX, Flags, FullTrailer, HEADER_LEN,
@@ -188,7 +188,7 @@ impl Channel {
         let mut change = PeerReport::default();
         if let Some((max_mtu, if_mtu)) = sizes {
             let datagram = max_mtu.min(if_mtu).clamp(u32::from(DATAGRAM_MIN), 16_384);
-            let payload = (datagram as u16 - HEADER_LEN as u16).min(PAYLOAD_DEFAULT);
+            let payload = (datagram as u16 - HEADER_LEN as u16).min(self.hint.path_max);
             if payload != self.hint.payload_max {
                 change.payload_max = Some(payload);
             }

@@ -316,7 +316,8 @@ impl Channel {
 
     /// The path takes smaller packets than was thought: new packets keep to it.
     pub fn handle_payload_max(&mut self, payload_max: u16) {
-        self.hint.payload_max = payload_max;
+        self.hint.path_max = self.hint.path_max.min(payload_max);
+        self.hint.payload_max = self.hint.payload_max.min(payload_max);
     }
 
     /// Server: who the client is, once it has proved itself.
