@@ -138,6 +138,12 @@ impl ReceiveWindow {
         Offer::InOrder { filled_gap }
     }
 
+    /// A delivered packet of `sealed` bytes was opened to `plain` bytes, which is what comes back as
+    /// consumed.
+    pub fn note_opened(&mut self, sealed: usize, plain: usize) {
+        self.buffered_bytes = (self.buffered_bytes + plain).saturating_sub(sealed);
+    }
+
     /// The application has wholly taken `packets` more packets with `bytes` bytes.
     pub fn consume(&mut self, packets: u32, bytes: usize) {
         let packets = packets.min(self.consumed.distance_to(self.next));
@@ -146,8 +152,9 @@ impl ReceiveWindow {
         }
         self.consumed = self.consumed.plus(packets);
         self.buffered_bytes = self.buffered_bytes.saturating_sub(bytes);
-        self.size = self.size_max;
         if self.buffered_bytes < self.soft_bytes_max {
+            // Together with the edge, never without: firstPacket hangs on both and must not go back.
+            self.size = self.size_max;
             self.upper = self.upper.later(self.consumed.plus(self.size));
         }
     }
@@ -404,5 +411,31 @@ mod tests {
             Offer::InOrder { filled_gap: false }
         );
         assert_eq!(window.offer(Seq(2), false, packet(1), &mut none), Offer::NoBuffer);
+    }
+
+    #[test]
+    fn what_a_seal_adds_to_a_packet_does_not_stay_in_the_buffer() {
+        // rx-flow.md 6, "bytes".
+        let mut window = ReceiveWindow::new(32, 32, 1 << 20);
+        for seq in 1..=20 {
+            offer(&mut window, seq);
+            window.note_opened(10, 4);
+            window.consume(1, 4);
+        }
+        assert_eq!(window.buffered_bytes(), 0);
+    }
+
+    #[test]
+    fn first_packet_does_not_go_back_while_the_byte_limit_holds_the_edge() {
+        // rx-flow.md 6.1, properties.
+        let mut window = ReceiveWindow::new(32, 255, 100);
+        for seq in 1..=32 {
+            offer(&mut window, seq);
+        }
+        assert_eq!(ack(&window).0, 17);
+        window.consume(1, 10);
+        assert_eq!(ack(&window), (17, 32, 16, vec![1; 16]));
+        window.consume(31, 310);
+        assert_eq!(ack(&window), (33, 32, 255, vec![]));
     }
 }

@@ -107,8 +107,9 @@ impl Channel {
                 }
             };
             call.bytes_received += plain.len() as u64;
+            call.receive.note_opened(sealed_len, plain.len());
             if call.discards {
-                call.receive.consume(1, sealed_len);
+                call.receive.consume(1, plain.len());
             } else {
                 let tag = call.tag;
                 out.deliver(tag, plain);
