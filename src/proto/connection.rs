@@ -170,6 +170,8 @@ pub struct Connection<W> {
     entropy: EntropySource,
     phase: Phase,
     identity: Option<Arc<Identity>>,
+    /// Server: what opens and seals, for a channel that is replaced.
+    session: Option<Arc<dyn Session>>,
     slots: [Slot; ChannelIndex::COUNT],
     waiting: VecDeque<Waiting<W>>,
     next_key: u64,
@@ -213,6 +215,7 @@ impl<W> Connection<W> {
             entropy: setup.entropy,
             phase,
             identity: None,
+            session: None,
             slots: [Slot::default(); ChannelIndex::COUNT],
             waiting: VecDeque::new(),
             next_key: 0,
@@ -284,6 +287,28 @@ impl<W> Connection<W> {
         memory: ChannelMemory,
         out: &mut ConnectionOutput<W>,
     ) {
+        // What the channels were told, it was not; before it gets a call.
+        match (&self.phase, &self.handshake) {
+            (Phase::Failed { failure, .. }, _) => {
+                out.channels.push((index, ConnectionToChannel::Failed(*failure)));
+            }
+            (Phase::Closed, _) => {
+                let failure = ConnectionFailure::Closed;
+                out.channels.push((index, ConnectionToChannel::Failed(failure)));
+            }
+            (Phase::Open, Handshake::Server(_)) => {
+                let secured = ConnectionToChannel::Secured {
+                    session: self.session.clone(),
+                    call_number: CallNumber::NONE,
+                    identity: self.identity.clone(),
+                };
+                out.channels.push((index, secured));
+            }
+            _ => {}
+        }
+        if self.service_id != self.ids.service_id {
+            out.channels.push((index, ConnectionToChannel::ServiceAdopted(self.service_id)));
+        }
         let word = ChannelToConnection::CallOver { last: memory.last, avoid: true };
         self.handle_channel(now, index, word, out);
     }

@@ -124,6 +124,7 @@ impl<W> Connection<W> {
     fn secure(&mut self, verified: Verified, out: &mut ConnectionOutput<W>) {
         self.phase = Phase::Open;
         self.identity = verified.identity.map(std::sync::Arc::new);
+        self.session = verified.session.clone();
         self.unsecured_calls = 0;
         out.peer = PeerReport { proved: true, ..PeerReport::default() };
         out.events.push(Event::Challenged(event::Challenged { secured: true }));
