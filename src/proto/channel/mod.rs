@@ -480,7 +480,9 @@ impl Channel {
             out.notify(call.tag, Notice::Failed(failure));
         }
         // The server may still be executing what we gave up on (rx-calls.md 4.4): prefer other channels.
+        // Of a call that sent nothing it knows nothing (S-180).
         let avoid = self.role == Role::Client
+            && call.state != CallState::ClientReserved
             && !matches!(failure, CallFailure::PeerAborted(_) | CallFailure::NetReset);
         self.end_call(now, Err(failure), end, avoid, out);
     }
