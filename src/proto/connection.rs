@@ -267,6 +267,10 @@ impl<W> Connection<W> {
                 slot.last = last;
                 slot.avoid = avoid.then_some(now);
                 self.idle_since = now;
+                if self.upgrade == Upgrade::Asked {
+                    // The call that asked is over without an answer: the next one asks.
+                    self.upgrade = Upgrade::Wanted;
+                }
                 self.start_waiting(now, out);
                 self.note_idle(now);
             }
