@@ -72,6 +72,8 @@ pub(crate) struct Call {
     pub discards: bool,
     /// Something valid came from the peer.
     pub heard: bool,
+    /// An ACK of ours has acknowledged the peer's whole direction for good.
+    pub closed_by_ack: bool,
     /// Something of ours was ever acknowledged.
     pub was_acked: bool,
     /// The network said that the peer cannot be reached, and nothing was heard since.
@@ -133,6 +135,7 @@ impl Call {
             unattached: Vec::new(),
             discards: false,
             heard: false,
+            closed_by_ack: false,
             was_acked: false,
             problem: None,
             probes: Vec::new(),

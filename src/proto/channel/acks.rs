@@ -39,6 +39,7 @@ impl Channel {
         call.receive.note_described();
         call.ack.clear();
         call.timers.last_sent = now;
+        call.closed_by_ack = call.receive.is_complete();
         let ack = Ack {
             buffer_space: 0,
             max_skew: 0,

@@ -40,8 +40,9 @@ impl Channel {
         if call.state != CallState::ClientDone {
             return self.client_abort(now, AbortCode::USER_ABORT, out);
         }
-        // The next call's DATA acknowledges this reply; only if none comes soon an ACK of its own does.
-        self.final_ack = Some(now + self.config.final_ack_delay);
+        // The next call's DATA acknowledges this reply; only if none comes soon an ACK of its own does,
+        // unless one has left already (rx-calls.md 4.4).
+        self.final_ack = (!call.closed_by_ack).then(|| now + self.config.final_ack_delay);
         self.end_call(now, Ok(()), self.success(), false, out);
     }
 
