@@ -166,7 +166,8 @@ impl<T> Router<T> {
         };
         let hint = &entry.peer.hint;
         let datagram = hint.payload_max + HEADER_LEN as u16;
-        let millis = |time: std::time::Duration, unit: u32| (time.as_micros() as u32 * unit) / 1000;
+        let millis =
+            |time: std::time::Duration, unit: u128| (time.as_micros() * unit / 1000) as u32;
         debug::Peer {
             host: ipv4(entry.address),
             port: entry.address.port(),
