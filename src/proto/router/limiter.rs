@@ -28,7 +28,8 @@ impl AnswerLimiter {
             self.total = 0;
             self.by_address.clear();
         }
-        if self.total >= self.in_all {
+        // 0 for an address would remember each, and never count it.
+        if self.total >= self.in_all || self.per_address == 0 {
             return false;
         }
         let count = self.by_address.entry(to.ip()).or_insert(0);
