@@ -223,7 +223,7 @@ impl<W> Connection<W> {
             unsecured_calls: 0,
             idle_since: now,
             idle_answers: [None; ChannelIndex::COUNT],
-            idle_due: Some(now + idle),
+            idle_due: later_by(now, idle),
             failures_answered: 0,
             failure_answered_at: None,
         }
@@ -453,7 +453,9 @@ impl<W> Connection<W> {
     fn expire_idle(&mut self, now: Instant, out: &mut ConnectionOutput<W>) {
         match self.role {
             Role::Client
-                if self.is_unused() && now >= self.idle_since + self.config.client_idle =>
+                if self.is_unused()
+                    && now.saturating_duration_since(self.idle_since)
+                        >= self.config.client_idle =>
             {
                 self.close(out);
             }
@@ -474,9 +476,9 @@ impl<W> Connection<W> {
         if self.role == Role::Client && matches!(self.phase, Phase::Open) {
             // Set once and checked when it fires: calls come and go without touching a timer.
             let since = if self.is_unused() { self.idle_since } else { now };
-            let due = since + self.config.client_idle;
+            let due = later_by(since, self.config.client_idle);
             if self.idle_due.is_none_or(|held| held <= now) {
-                self.idle_due = Some(due);
+                self.idle_due = due;
             }
         }
     }
@@ -510,6 +512,7 @@ fn bit(index: ChannelIndex) -> u8 {
     1 << index.index()
 }
 
+/// `None` = beyond the end of the clock: never.
 fn later_by(now: Instant, delay: Duration) -> Option<Instant> {
-    Some(now + delay)
+    now.checked_add(delay)
 }

@@ -32,7 +32,7 @@ impl Timers {
             last_data_sent: None,
             last_received: now,
             waiting_since: None,
-            hard: config.hard_timeout.map(|limit| now + limit),
+            hard: config.hard_timeout.and_then(|limit| now.checked_add(limit)),
             reach_ping: None,
         }
     }

@@ -25,7 +25,8 @@ impl Channel {
         call.asks_upgrade = start.asks_upgrade;
         call.local_status = if start.asks_upgrade { 1 } else { start.user_status };
         if let Some(deadline) = start.deadline {
-            call.timers.hard = Some(now + deadline);
+            // A deadline beyond the end of the clock is none.
+            call.timers.hard = now.checked_add(deadline);
         }
         call.send.write(start.request);
         if start.is_whole {

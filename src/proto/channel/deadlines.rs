@@ -98,7 +98,7 @@ impl Channel {
                     | CallState::ServerWork
                     | CallState::ServerReply
             );
-        pings.then(|| call.timers.last_sent + self.config.ping_interval())
+        if pings { call.timers.last_sent.checked_add(self.config.ping_interval()) } else { None }
     }
 
     fn dead_at(&self) -> Option<Instant> {
@@ -107,12 +107,12 @@ impl Channel {
             call.state,
             CallState::ClientReserved | CallState::ClientDone | CallState::ServerDying
         );
-        (!lives).then(|| call.timers.last_received + self.config.dead_timeout)
+        if lives { None } else { call.timers.last_received.checked_add(self.config.dead_timeout) }
     }
 
     fn idle_at(&self) -> Option<Instant> {
         let call = self.call.as_ref()?;
-        Some(call.timers.waiting_since? + self.config.idle_timeout?)
+        call.timers.waiting_since?.checked_add(self.config.idle_timeout?)
     }
 
     fn hard_at(&self) -> Option<Instant> {

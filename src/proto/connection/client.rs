@@ -29,7 +29,8 @@ impl<W> Connection<W> {
         }
         self.next_key += 1;
         let key = WaitKey(self.next_key);
-        let until = deadline.map(|deadline| now + deadline);
+        // A deadline beyond the end of the clock is none.
+        let until = deadline.and_then(|deadline| now.checked_add(deadline));
         self.waiting.push_back(Waiting { key, work, since: now, until });
         self.start_waiting(now, out);
         Some(key)

@@ -49,7 +49,7 @@ impl<W> Connection<W> {
             return;
         }
         let last = answers.into_iter().flatten().max().unwrap_or(now);
-        if now >= last + limit {
+        if now.saturating_duration_since(last) >= limit {
             self.close(out);
         } else {
             self.idle_due = later_by(last, limit);
