@@ -46,6 +46,7 @@ pub struct StartToken(pub u64);
 struct Work {
     token: StartToken,
     start: Start,
+    asked_at: Instant,
 }
 
 #[derive(Debug)]
@@ -173,7 +174,7 @@ impl InlineEndpoint {
         };
         let mut out = ConnectionOutput::default();
         let deadline = start.deadline;
-        let work = Work { token, start };
+        let work = Work { token, start, asked_at: now };
         if let Some(key) = tree.connection.handle_start(now, work, deadline, &mut out) {
             self.waiting.insert(token, (route, key));
         }
@@ -511,7 +512,10 @@ impl InlineEndpoint {
         let Some(tree) = self.trees.get_mut(&route) else { return };
         let mut out = ChannelOutput::default();
         let channel = &mut tree.channels[index.index()];
-        let start = Start { asks_upgrade, ..work.start };
+        // Waiting has used up some of the time.
+        let waited = now.saturating_duration_since(work.asked_at);
+        let deadline = work.start.deadline.map(|deadline| deadline.saturating_sub(waited));
+        let start = Start { asks_upgrade, deadline, ..work.start };
         channel.handle_start(now, start, &mut out);
         let call = CallRef { route, channel: index, tag: channel.tag() };
         self.started.push((work.token, call));

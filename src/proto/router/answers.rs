@@ -4,7 +4,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
 use super::{DropReason, Header, NOWHERE, Role, Router, event};
-use crate::proto::datagrams::Datagrams;
 use crate::proto::{CallState, Counters};
 use crate::wire::debug::{self, Record, Request, RequestType};
 use crate::wire::{
@@ -45,7 +44,13 @@ impl<T> Router<T> {
         }
         let packet_type = header.packet_type;
         self.note_at(NOWHERE, event::ToolAnswered { packet_type }.into());
-        out.answers.push((from, answer));
+        self.answer(from, answer, out);
+    }
+
+    fn answer(&mut self, to: SocketAddr, datagram: Vec<u8>, out: &mut RouterOutput) {
+        self.counters.datagrams_sent += 1;
+        self.counters.bytes_sent += datagram.len() as u64;
+        out.answers.push((to, datagram));
     }
 
     /// An ABORT for a packet that has no connection (rx-wire.md 4.5).
@@ -69,12 +74,12 @@ impl<T> Router<T> {
             cksum: 0,
             ..*header
         };
-        let mut datagrams = Datagrams::default();
-        datagrams.push(&reply, &encode_abort(code));
+        let mut datagram = reply.encode().to_vec();
+        datagram.extend(encode_abort(code));
         let number = header.call_number;
         let origin = event::Origin { epoch: header.epoch, cid: header.cid };
         self.note_at(origin, event::Aborted { number, code, sent: true }.into());
-        out.answers.extend(datagrams.iter().map(|bytes| (from, bytes.to_vec())));
+        self.answer(from, datagram, out);
     }
 
     /// Forgets old peers and keeps NATs open. Call when [`Router::next_deadline`] is due.
@@ -85,7 +90,7 @@ impl<T> Router<T> {
         for peer in self.peers.sweep(now, self.config.peer_linger, self.config.nat_ping) {
             let mut datagram = Vec::new();
             encode_nat_keepalive(self.epoch, &mut datagram);
-            out.answers.push((peer, datagram));
+            self.answer(peer, datagram, out);
         }
     }
 
