@@ -33,14 +33,18 @@ pub fn serial() -> MutexGuard<'static, ()> {
 /// Says that a test did not run. With `RXRPC_INTEROP=required` that is a failure.
 pub fn skip(why: &str) {
     say(&format!("SKIPPED: {why}"));
-    if std::env::var("RXRPC_INTEROP").is_ok_and(|v| v == "required") {
+    if set_to("RXRPC_INTEROP", "required") {
         panic!("skipped although RXRPC_INTEROP=required: {why}");
     }
 }
 
 /// Whether to run everything (`RXRPC_INTEROP_FULL=1`) or a short selection.
 pub fn full() -> bool {
-    std::env::var("RXRPC_INTEROP_FULL").is_ok_and(|v| v == "1")
+    set_to("RXRPC_INTEROP_FULL", "1")
+}
+
+pub fn set_to(variable: &str, value: &str) -> bool {
+    std::env::var(variable).is_ok_and(|v| v == value)
 }
 
 /// The scripts, and the C peer built.
