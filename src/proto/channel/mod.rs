@@ -206,8 +206,9 @@ impl Channel {
         command: Command,
         out: &mut ChannelOutput,
     ) {
-        if !self.call.as_ref().is_some_and(|call| call.tag == tag) {
-            return;
+        let Some(call) = self.call.as_ref().filter(|call| call.tag == tag) else { return };
+        if call.state == CallState::ServerDying {
+            return self.bury(now, &command, out);
         }
         match (command, self.role) {
             (Command::Consumed { packets, bytes }, _) => self.consume(now, packets, bytes),

@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use super::{
-    Channel, ChannelOutput, ChannelToConnection, Incoming, LastEnd, Notice, Received, Security,
+    Channel, ChannelOutput, ChannelToConnection, Command, Incoming, LastEnd, Notice, Received,
+    Security,
 };
 use crate::proto::call::{Call, CallState};
 use crate::proto::{CallFailure, CallTag, DropReason, Event, Why, event};
@@ -46,14 +47,16 @@ impl Channel {
             self.fail_call(now, CallFailure::Overtaken, LastEnd::Failed, out);
         } else {
             if call.state != CallState::ServerDying {
-                let tag = call.tag;
-                let attached = call.attached;
+                let (tag, attached) = (call.tag, call.attached);
+                // An application that has written all its reply has no more to say.
+                let over = !attached || call.send.is_closed();
                 call.state = CallState::ServerDying;
                 call.ack.clear();
                 call.timers.retransmit = None;
                 if attached {
                     out.notify(tag, Notice::Failed(CallFailure::Overtaken));
-                } else {
+                }
+                if over {
                     self.end_call(now, Err(CallFailure::Overtaken), LastEnd::Failed, false, out);
                 }
             }
@@ -186,6 +189,14 @@ impl Channel {
         }
     }
 
+    /// A word of the application of a call that is overtaken already: the one that ends its part, in
+    /// whatever way, frees the channel (RC-10).
+    pub(super) fn bury(&mut self, now: Instant, command: &Command, out: &mut ChannelOutput) {
+        if matches!(command, Command::End | Command::Abort(_) | Command::Write { ends: true, .. }) {
+            self.end_call(now, Err(CallFailure::Overtaken), LastEnd::Failed, false, out);
+        }
+    }
+
     /// The application has ended its part without a word, or gone away.
     pub(super) fn server_end(&mut self, now: Instant, out: &mut ChannelOutput) {
         let Some(call) = &self.call else { return };
@@ -193,9 +204,6 @@ impl Channel {
             // The reply is on its way, and goes on without its writer.
             CallState::ServerAwaitAck => {}
             _ if call.send.is_closed() => {}
-            CallState::ServerDying => {
-                self.end_call(now, Err(CallFailure::Overtaken), LastEnd::Failed, false, out);
-            }
             _ => self.server_abort(now, AbortCode::CALL_DEAD, out),
         }
     }
@@ -204,9 +212,6 @@ impl Channel {
         let Some(call) = &self.call else { return };
         match call.state {
             CallState::ServerAwaitAck => {}
-            CallState::ServerDying => {
-                self.end_call(now, Err(CallFailure::Overtaken), LastEnd::Failed, false, out);
-            }
             _ => {
                 let failure = CallFailure::Aborted { code, why: Why::Application };
                 self.abort_call(now, code, failure, out);
