@@ -2,5 +2,6 @@
 //! endpoint of the bare core under test (T) against a scripted peer (P), in virtual time.
 
 mod call_numbers;
+mod race;
 #[allow(dead_code, unused_imports)]
 mod support;

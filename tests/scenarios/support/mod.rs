@@ -1,7 +1,12 @@
 //! The harness: packets in the notation of rx-scenarios.md ([`notation`]) and the endpoint under test with
 //! its scripted peer ([`world`]).
 
+pub mod fake_class;
 mod notation;
 mod world;
 
-pub use world::{App, Scenario, client, client_with, ms, secs, server, server_with};
+pub use fake_class::FakeClass;
+pub use notation::{parse, show};
+pub use world::{
+    App, CID, EPOCH, PEER, Scenario, WAYS, Way, client, client_with, ms, secs, server, server_with,
+};

@@ -19,6 +19,10 @@ use rxrpc::wire::{
 
 use super::notation::{Defaults, Line, parse, show};
 
+mod more;
+
+pub use more::{WAYS, Way};
+
 /// Connection K of rx-scenarios.md. Also the names of T's own first client connection.
 pub const EPOCH: u32 = 0x8f3a_21c4;
 /// Connection K, channel bits clear.
