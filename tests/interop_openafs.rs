@@ -15,10 +15,11 @@ const NO_OPTIONS: [&str; 0] = [];
 
 const OPERATIONS: [&str; 6] = ["send", "recv", "rpc", "echo", "sum", "pattern"];
 
-/// A full packet carries 1412 bytes. A `send` or `echo` request of 1392 and a `recv` reply of 1408
-/// bytes fill it to the last byte, with the words around them; the others are beside the edge.
-const SIZES: [u64; 9] = [0, 1, 1392, 1408, 1411, 1412, 1413, 64 * 1024, 1 << 20];
-const SIZES_SHORT: [u64; 4] = [0, 1392, 1413, 64 * 1024];
+/// A full packet carries 1412 bytes, or 1416 from OpenAFS to a peer that takes no jumbograms. A `send`
+/// or `echo` request of 1392 (1396) and a `recv` reply of 1408 (1412) bytes fill it to the last byte,
+/// with the words around them; the others are beside the edge.
+const SIZES: [u64; 10] = [0, 1, 1392, 1396, 1408, 1411, 1412, 1413, 64 * 1024, 1 << 20];
+const SIZES_SHORT: [u64; 5] = [0, 1392, 1396, 1412, 64 * 1024];
 
 /// Calls at once, and the connections they share: 16 on one have to wait for its four channels.
 const PARALLEL: [(u32, u32); 5] = [(1, 1), (4, 1), (4, 4), (16, 1), (16, 4)];

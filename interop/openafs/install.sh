@@ -13,7 +13,7 @@ set -u
 
 PKGS=(openafs-dbserver openafs-fileserver openafs-client openafs-krb5
       libopenafs-dev krb5-kdc krb5-admin-server krb5-user libkrb5-dev
-      gcc make libc6-dev iproute2 procps util-linux python3-minimal)
+      gcc make libc6-dev iproute2 procps util-linux python3)
 CHECK=
 for a in "$@"; do
     case $a in
