@@ -365,6 +365,13 @@ impl<W> Connection<W> {
         out.closes = true;
     }
 
+    /// Our side cannot go on: the peer is told, and the calls fail.
+    pub fn give_up(&mut self, now: Instant, out: &mut ConnectionOutput<W>) {
+        let code = AbortCode::CALL_DEAD;
+        self.send_abort(code, out);
+        self.fail(now, ConnectionFailure::Closed, out);
+    }
+
     /// Its names.
     pub fn ids(&self) -> ConnectionIds {
         self.ids

@@ -94,6 +94,13 @@ impl Datagrams {
         })
     }
 
+    /// The buffer itself, if it holds a single batch: nothing is copied.
+    pub fn take_only_batch(&mut self) -> Option<(Batch, Vec<u8>)> {
+        let [batch] = self.batches[..] else { return None };
+        self.batches.clear();
+        Some((batch, std::mem::take(&mut self.bytes)))
+    }
+
     /// The datagrams, one by one, in order.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
         self.batches().flat_map(|(batch, bytes)| bytes.chunks(batch.segment.max(1)))

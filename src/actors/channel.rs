@@ -1,0 +1,344 @@
+//! The Channel actor: one strictly ordered queue around [`crate::proto::channel::Channel`].
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler};
+
+use super::connection::Connection;
+use super::lifetime::{Child, ChildGone, Lease};
+use super::local_endpoint::LocalEndpoint;
+use super::messages::{
+    AskIdle, Begin, CallCommand, CallKey, CancelBegun, ChannelSays, Close, ConnectionSays, Drain,
+    Due, IdleSince, Inspect, Output, Packets, Unreachable,
+};
+use super::snapshot::{ChannelSnapshot, SnapshotPart};
+use crate::client::port::ClientPort;
+use crate::proto::channel::{self, ChannelMemory, ChannelOutput, Command, Notice};
+use crate::proto::connection::ConnectionToChannel;
+use crate::proto::event::Origin;
+use crate::proto::router::{ChannelBrief, RouteId, Waker};
+use crate::proto::{CallTag, ConnectionFailure};
+use crate::server::port::ServerPort;
+use crate::server::{CallInfo, IncomingCall, Service};
+use crate::wire::ChannelIndex;
+
+/// What answers the calls of a server's channel.
+#[derive(Clone)]
+pub(crate) struct Answering {
+    pub service: Arc<dyn Service>,
+    pub peer: std::net::SocketAddr,
+}
+
+/// Where the application of the present call is.
+enum Port {
+    Client(CallKey, ClientPort),
+    Server(ServerPort),
+}
+
+/// See the module.
+pub struct Channel {
+    core: channel::Channel,
+    out: ChannelOutput,
+    route: RouteId,
+    index: ChannelIndex,
+    origin: Origin,
+    endpoint: Addr<LocalEndpoint>,
+    answering: Option<Answering>,
+    port: Option<(CallTag, Port)>,
+    /// The deadline that the endpoint knows of: it fires before any later one does.
+    published: Option<Instant>,
+    draining: bool,
+    lease: Lease<Connection, Channel>,
+}
+
+impl Child for Channel {
+    type Key = ChannelIndex;
+    type Report = ChannelMemory;
+}
+
+/// What a Channel is built with.
+pub(crate) struct ChannelParts {
+    pub core: channel::Channel,
+    pub route: RouteId,
+    pub index: ChannelIndex,
+    pub origin: Origin,
+    pub endpoint: Addr<LocalEndpoint>,
+    pub answering: Option<Answering>,
+    pub lease: Lease<Connection, Channel>,
+}
+
+impl Channel {
+    pub(crate) fn new(parts: ChannelParts) -> Channel {
+        Channel {
+            core: parts.core,
+            out: ChannelOutput::default(),
+            route: parts.route,
+            index: parts.index,
+            origin: parts.origin,
+            endpoint: parts.endpoint,
+            answering: parts.answering,
+            port: None,
+            published: None,
+            draining: false,
+            lease: parts.lease,
+        }
+    }
+
+    /// The ending of every handler: words to the connection, notices to the application, one message to
+    /// the endpoint with the datagrams, the events and the deadline.
+    fn conclude(&mut self, now: Instant, context: &mut Context<Channel>) {
+        loop {
+            for word in self.out.connection.drain(..) {
+                let index = self.index;
+                self.lease.parent().do_send(ChannelSays { index, word });
+            }
+            let notices = std::mem::take(&mut self.out.notices);
+            if notices.is_empty() {
+                break;
+            }
+            for (tag, notice) in notices {
+                self.deliver(now, tag, notice, context);
+            }
+        }
+        self.lease.set_report(self.core.memory());
+        self.publish();
+        if self.draining && self.core.state().is_none() {
+            self.lease.parent().do_send(IdleSince { index: self.index, since: Some(now) });
+        }
+    }
+
+    fn publish(&mut self) {
+        let deadline = self.core.next_deadline();
+        let is_earlier = match (deadline, self.published) {
+            (Some(new), Some(known)) => new < known,
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        if is_earlier {
+            self.published = deadline;
+        }
+        let out = &mut self.out;
+        if !is_earlier && out.datagrams.is_empty() && out.events.is_empty() && out.peer.is_empty() {
+            return;
+        }
+        self.endpoint.do_send(Output {
+            whose: Waker::Channel(self.route, self.index),
+            origin: self.origin,
+            datagrams: out.datagrams.take(),
+            events: std::mem::take(&mut out.events),
+            peer: std::mem::take(&mut out.peer),
+            deadline: if is_earlier { deadline } else { None },
+            brief: Some(ChannelBrief { number: self.core.call_number(), state: self.core.state() }),
+        });
+    }
+
+    fn deliver(
+        &mut self,
+        now: Instant,
+        tag: CallTag,
+        notice: Notice,
+        context: &mut Context<Channel>,
+    ) {
+        if let Notice::Incoming(incoming) = notice {
+            return self.serve(tag, incoming, context);
+        }
+        let is_over = matches!(notice, Notice::Failed(_) | Notice::Acknowledged(_));
+        let command = match &mut self.port {
+            Some((held, Port::Client(_, port))) if *held == tag => port.notify(notice),
+            Some((held, Port::Server(port))) if *held == tag => port.notify(notice),
+            _ => None,
+        };
+        if is_over {
+            self.port = None;
+        }
+        if let Some(command) = command {
+            let ends = matches!(command, Command::End | Command::Abort(_));
+            self.core.handle_command(now, tag, command, &mut self.out);
+            if ends && let Some((_, Port::Client(_, port))) = self.port.take() {
+                // The connection learns that the channel is free before the user can ask for another call.
+                for word in self.out.connection.drain(..) {
+                    let index = self.index;
+                    self.lease.parent().do_send(ChannelSays { index, word });
+                }
+                port.finish();
+            }
+        }
+    }
+
+    fn serve(&mut self, tag: CallTag, incoming: channel::Incoming, context: &mut Context<Channel>) {
+        let Some(answering) = &self.answering else { return };
+        let info = CallInfo {
+            peer: answering.peer,
+            service_id: incoming.service_id,
+            call_number: incoming.number,
+            user_status: incoming.user_status,
+            identity: self.core.identity().cloned(),
+        };
+        let (port, call) = IncomingCall::new(info, tag, context.address());
+        self.port = Some((tag, Port::Server(port)));
+        answering.service.clone().serve(call);
+    }
+}
+
+impl Actor for Channel {
+    type Context = Context<Channel>;
+}
+
+impl Handler<Packets> for Channel {
+    type Result = ();
+
+    fn handle(&mut self, packets: Packets, context: &mut Context<Channel>) {
+        let now = super::local_endpoint::now();
+        self.core.handle_run(now, &packets.hint, &packets.run, &mut self.out);
+        self.conclude(now, context);
+    }
+}
+
+impl Handler<CallCommand> for Channel {
+    type Result = ();
+
+    fn handle(&mut self, message: CallCommand, context: &mut Context<Channel>) {
+        let now = super::local_endpoint::now();
+        self.core.handle_command(now, message.tag, message.command, &mut self.out);
+        self.conclude(now, context);
+    }
+}
+
+impl Handler<Begin> for Channel {
+    type Result = ();
+
+    fn handle(&mut self, begin: Begin, context: &mut Context<Channel>) {
+        let now = super::local_endpoint::now();
+        let mut port = begin.port;
+        let is_free = self.core.state().is_none() && self.port_is_free();
+        if !is_free || port.is_canceled() {
+            // Nothing was sent and no number is used; the channel is free again.
+            let last = self.core.memory().last;
+            let word = channel::ChannelToConnection::CallOver { last, avoid: false };
+            self.lease.parent().do_send(ChannelSays { index: self.index, word });
+            return;
+        }
+        port.opened(context.address(), CallTag(self.core.tag().0.wrapping_add(1)));
+        let tag = CallTag(self.core.tag().0.wrapping_add(1));
+        self.port = Some((tag, Port::Client(begin.key, port)));
+        self.core.handle_start(now, begin.start, &mut self.out);
+        debug_assert_eq!(self.core.tag(), tag);
+        self.conclude(now, context);
+    }
+}
+
+impl Channel {
+    fn port_is_free(&self) -> bool {
+        self.port.is_none() || self.core.state().is_none()
+    }
+}
+
+impl Handler<CancelBegun> for Channel {
+    type Result = ();
+
+    fn handle(&mut self, message: CancelBegun, context: &mut Context<Channel>) {
+        let Some((tag, Port::Client(key, _))) = &self.port else { return };
+        if *key != message.key {
+            return;
+        }
+        let (now, tag) = (super::local_endpoint::now(), *tag);
+        self.port = None;
+        self.core.handle_command(now, tag, Command::End, &mut self.out);
+        self.conclude(now, context);
+    }
+}
+
+impl Handler<ConnectionSays> for Channel {
+    type Result = ();
+
+    fn handle(&mut self, message: ConnectionSays, context: &mut Context<Channel>) {
+        let now = super::local_endpoint::now();
+        self.core.handle_connection(now, message.word, &mut self.out);
+        self.conclude(now, context);
+    }
+}
+
+impl Handler<Due> for Channel {
+    type Result = ();
+
+    fn handle(&mut self, _: Due, context: &mut Context<Channel>) {
+        let now = super::local_endpoint::now();
+        self.published = None;
+        self.core.handle_deadline(now, &mut self.out);
+        self.conclude(now, context);
+    }
+}
+
+impl Handler<Unreachable> for Channel {
+    type Result = ();
+
+    fn handle(&mut self, message: Unreachable, context: &mut Context<Channel>) {
+        let now = super::local_endpoint::now();
+        self.core.handle_network_problem(now, message.problem, &mut self.out);
+        self.conclude(now, context);
+    }
+}
+
+impl Handler<AskIdle> for Channel {
+    type Result = ();
+
+    fn handle(&mut self, _: AskIdle, _: &mut Context<Channel>) {
+        let since = self.core.idle_since();
+        self.lease.parent().do_send(IdleSince { index: self.index, since });
+    }
+}
+
+impl Handler<Drain> for Channel {
+    type Result = ();
+
+    fn handle(&mut self, _: Drain, context: &mut Context<Channel>) {
+        let now = super::local_endpoint::now();
+        self.draining = true;
+        self.core.handle_connection(now, ConnectionToChannel::Drain, &mut self.out);
+        self.conclude(now, context);
+    }
+}
+
+impl Handler<Close> for Channel {
+    type Result = ();
+
+    fn handle(&mut self, _: Close, context: &mut Context<Channel>) {
+        let now = super::local_endpoint::now();
+        self.draining = false;
+        let word = ConnectionToChannel::Failed(ConnectionFailure::Closed);
+        self.core.handle_connection(now, word, &mut self.out);
+        self.conclude(now, context);
+        context.stop();
+    }
+}
+
+impl Handler<Inspect> for Channel {
+    type Result = ();
+
+    fn handle(&mut self, message: Inspect, _: &mut Context<Channel>) {
+        // A receiver that went away does not want to know.
+        let _ = message.to.unbounded_send(SnapshotPart::Channel(
+            self.route,
+            ChannelSnapshot {
+                index: self.index,
+                call_number: self.core.call_number(),
+                state: self.core.state(),
+                buffered_bytes: self.core.buffered_bytes(),
+                in_flight_packets: self.core.in_flight_packets(),
+            },
+        ));
+    }
+}
+
+#[cfg(feature = "testkit")]
+impl Handler<super::messages::Break> for Channel {
+    type Result = ();
+
+    fn handle(&mut self, _: super::messages::Break, _: &mut Context<Channel>) {
+        panic!("a test broke this channel");
+    }
+}
+
+/// So that the connection's module can name it.
+pub(crate) type ChannelGone = ChildGone<Channel>;

@@ -1,0 +1,464 @@
+//! The Connection actor: security, channels for calls that wait, expiry. DATA and ACK never pass it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler};
+
+use super::channel::{Answering, Channel, ChannelGone, ChannelParts};
+use super::lifetime::{Child, Children, Held, Lease};
+use super::local_endpoint::LocalEndpoint;
+use super::messages::{
+    AskIdle, Begin, CallKey, CancelBegun, CancelCall, ChannelReplaced, ChannelSays, Close,
+    ConnectionSays, Control, Drain, Draining, Due, IdleSince, Inspect, Output, StartCall,
+    VerificationDone,
+};
+use super::snapshot::{ConnectionSnapshot, SnapshotPart};
+use crate::client::port::ClientPort;
+use crate::proto::channel::{self, ChannelMemory, ChannelSetup, Start};
+use crate::proto::connection::{self, ConnectionOutput, ConnectionToChannel, WaitKey};
+use crate::proto::event::Origin;
+use crate::proto::router::{RouteId, Waker};
+use crate::wire::ChannelIndex;
+
+/// Channels that one connection replaces before it is aborted: more would be a call that breaks us each
+/// time it comes.
+pub const CHANNEL_RESTARTS_MAX: u32 = 8;
+
+/// A call that waits for a channel.
+struct Work {
+    key: CallKey,
+    start: Start,
+    port: ClientPort,
+}
+
+/// See the module.
+pub struct Connection {
+    core: connection::Connection<Work>,
+    out: ConnectionOutput<Work>,
+    route: RouteId,
+    origin: Origin,
+    peer: std::net::SocketAddr,
+    setup: ChannelSetup,
+    answering: Option<Answering>,
+    channels: Children<Channel>,
+    restarts: u32,
+    /// Calls that wait, and the channels of those that run.
+    waiting: HashMap<CallKey, WaitKey>,
+    running: [Option<CallKey>; ChannelIndex::COUNT],
+    published: Option<Instant>,
+    drain: Drained,
+    lease: Arc<Lease<LocalEndpoint, Connection>>,
+}
+
+/// Channels that have said they are idle while the connection drains.
+#[derive(Clone, Copy, Debug, Default)]
+struct Drained {
+    wanted: bool,
+    idle: u8,
+}
+
+impl Child for Connection {
+    type Key = RouteId;
+    type Report = ();
+}
+
+/// What a Connection is built with.
+pub(crate) struct ConnectionParts {
+    pub core_setup: connection::ConnectionSetup,
+    pub route: RouteId,
+    pub origin: Origin,
+    pub peer: std::net::SocketAddr,
+    pub setup: ChannelSetup,
+    pub answering: Option<Answering>,
+    pub lease: Lease<LocalEndpoint, Connection>,
+}
+
+/// The contexts of a connection and its channels, made before any of them runs, so that their addresses can
+/// stand in the route table in the handler that makes the connection.
+pub(crate) struct Contexts {
+    connection: Context<Connection>,
+    channels: [Context<Channel>; ChannelIndex::COUNT],
+}
+
+impl Contexts {
+    pub fn new() -> Contexts {
+        Contexts {
+            connection: Context::new(),
+            channels: [(); ChannelIndex::COUNT].map(|()| Context::new()),
+        }
+    }
+
+    pub fn connection(&self) -> Addr<Connection> {
+        self.connection.address()
+    }
+
+    pub fn channels(&self) -> [Addr<Channel>; ChannelIndex::COUNT] {
+        self.channels.each_ref().map(|context| context.address())
+    }
+
+    /// Starts the connection, then its channels: their tasks run in this order.
+    pub fn start(self, parts: ConnectionParts, now: Instant) {
+        let endpoint = parts.lease.parent().clone();
+        let address = self.connection();
+        let addresses = self.channels();
+        let mut actor = Connection {
+            core: connection::Connection::new(parts.core_setup, now),
+            out: ConnectionOutput::default(),
+            route: parts.route,
+            origin: parts.origin,
+            peer: parts.peer,
+            setup: parts.setup,
+            answering: parts.answering,
+            channels: Children::default(),
+            restarts: 0,
+            waiting: HashMap::new(),
+            running: [None; ChannelIndex::COUNT],
+            published: None,
+            drain: Drained::default(),
+            lease: Arc::new(parts.lease),
+        };
+        actor.publish();
+        let memory = ChannelMemory::default();
+        let mut index = ChannelIndex::ALL.into_iter();
+        let channels = addresses.map(|own| {
+            let index = index.next()?;
+            actor.build_channel(index, own, &address, &endpoint, memory, now)
+        });
+        self.connection.run(actor);
+        for (context, channel) in self.channels.into_iter().zip(channels) {
+            if let Some(channel) = channel {
+                context.run(channel);
+            }
+        }
+    }
+}
+
+impl Connection {
+    fn build_channel(
+        &mut self,
+        index: ChannelIndex,
+        own: Addr<Channel>,
+        parent: &Addr<Connection>,
+        endpoint: &Addr<LocalEndpoint>,
+        memory: ChannelMemory,
+        now: Instant,
+    ) -> Option<Channel> {
+        let above: Arc<dyn Held> = self.lease.clone();
+        let lease = self.channels.lease(parent, index, own, memory, Some(above))?;
+        let setup = ChannelSetup { index, memory, ..self.setup.clone() };
+        Some(Channel::new(ChannelParts {
+            core: channel::Channel::new(setup, now),
+            route: self.route,
+            index,
+            origin: Origin { cid: self.origin.cid.with_channel(index), ..self.origin },
+            endpoint: endpoint.clone(),
+            answering: self.answering.clone(),
+            lease,
+        }))
+    }
+
+    /// The ending of every handler: words to the channels, calls to start, refusals to users, one message
+    /// to the endpoint.
+    fn conclude(&mut self, context: &mut Context<Connection>) {
+        for (index, word) in std::mem::take(&mut self.out.channels) {
+            self.remember(&word);
+            if let Some(channel) = self.channels.get(index) {
+                channel.do_send(ConnectionSays { word });
+            }
+        }
+        for (index, work, asks_upgrade) in std::mem::take(&mut self.out.starts) {
+            self.waiting.remove(&work.key);
+            self.running[index.index()] = Some(work.key);
+            if let Some(channel) = self.channels.get(index) {
+                let start = Start { asks_upgrade, ..work.start };
+                channel.do_send(Begin { key: work.key, start, port: work.port });
+            }
+        }
+        for (work, failure) in std::mem::take(&mut self.out.refused) {
+            self.waiting.remove(&work.key);
+            work.port.refuse(failure);
+        }
+        for work in std::mem::take(&mut self.out.returned) {
+            self.waiting.remove(&work.key);
+            work.port.give_back(work.start);
+        }
+        if std::mem::take(&mut self.out.asks_idle) {
+            for channel in self.channels.iter() {
+                channel.do_send(AskIdle);
+            }
+        }
+        if let Some(future) = self.out.verification.take() {
+            let address = context.address();
+            // Not on the packet path: its result comes back as a message of its own (R10).
+            actix_rt::spawn(async move {
+                address.do_send(VerificationDone { result: future.await });
+            });
+        }
+        self.publish();
+        if std::mem::take(&mut self.out.closes) {
+            self.begin_to_end(context);
+        }
+    }
+
+    /// What channels were told, a channel made later has to know too.
+    fn remember(&mut self, word: &ConnectionToChannel) {
+        match word {
+            ConnectionToChannel::Secured { session, .. } => {
+                self.setup.security = channel::Security::Ready(session.clone());
+            }
+            ConnectionToChannel::ServiceAdopted(service_id) => self.setup.service_id = *service_id,
+            _ => {}
+        }
+    }
+
+    fn publish(&mut self) {
+        let deadline = self.core.next_deadline();
+        let is_earlier = match (deadline, self.published) {
+            (Some(new), Some(known)) => new < known,
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        if is_earlier {
+            self.published = deadline;
+        }
+        let out = &mut self.out;
+        if !is_earlier && out.datagrams.is_empty() && out.events.is_empty() && out.peer.is_empty() {
+            return;
+        }
+        self.lease.parent().do_send(Output {
+            whose: Waker::Connection(self.route),
+            origin: self.origin,
+            datagrams: out.datagrams.take(),
+            events: std::mem::take(&mut out.events),
+            peer: std::mem::take(&mut out.peer),
+            deadline: if is_earlier { deadline } else { None },
+            brief: None,
+        });
+    }
+
+    /// Tells the endpoint, closes the channels, and stops when the last of them is gone.
+    fn begin_to_end(&mut self, context: &mut Context<Connection>) {
+        if self.channels.is_closed() {
+            return;
+        }
+        self.lease.parent().do_send(Draining { route: self.route });
+        self.channels.close();
+        self.stop_if_finished(context);
+    }
+
+    fn stop_if_finished(&mut self, context: &mut Context<Connection>) {
+        if self.channels.is_finished() {
+            context.stop();
+        }
+    }
+
+    fn replace_channel(
+        &mut self,
+        index: ChannelIndex,
+        memory: ChannelMemory,
+        context: &mut Context<Connection>,
+    ) {
+        let now = super::local_endpoint::now();
+        self.restarts += 1;
+        self.running[index.index()] = None;
+        log::warn!("{}: channel {index} broke and is replaced", self.origin.cid);
+        if self.restarts > CHANNEL_RESTARTS_MAX {
+            self.core.give_up(now, &mut self.out);
+            self.conclude(context);
+            return;
+        }
+        let own_context = Context::new();
+        let own = own_context.address();
+        let endpoint = self.lease.parent().clone();
+        let parent = context.address();
+        let built = self.build_channel(index, own.clone(), &parent, &endpoint, memory, now);
+        if let Some(channel) = built {
+            own_context.run(channel);
+            if let Some(failure) = self.core.failure() {
+                own.do_send(ConnectionSays { word: ConnectionToChannel::Failed(failure) });
+            }
+            if self.drain.wanted {
+                own.do_send(Drain);
+            }
+            endpoint.do_send(ChannelReplaced { route: self.route, index, channel: own });
+            self.core.handle_channel_replaced(now, index, memory, &mut self.out);
+            self.conclude(context);
+        }
+    }
+}
+
+impl Actor for Connection {
+    type Context = Context<Connection>;
+}
+
+impl Handler<Control> for Connection {
+    type Result = ();
+
+    fn handle(&mut self, control: Control, context: &mut Context<Connection>) {
+        let now = super::local_endpoint::now();
+        self.core.handle_control(now, SystemTime::now(), &control.datagram, &mut self.out);
+        self.conclude(context);
+    }
+}
+
+impl Handler<ChannelSays> for Connection {
+    type Result = ();
+
+    fn handle(&mut self, message: ChannelSays, context: &mut Context<Connection>) {
+        let now = super::local_endpoint::now();
+        if matches!(message.word, channel::ChannelToConnection::CallOver { .. }) {
+            self.running[message.index.index()] = None;
+        }
+        self.core.handle_channel(now, message.index, message.word, &mut self.out);
+        self.conclude(context);
+    }
+}
+
+impl Handler<StartCall> for Connection {
+    type Result = ();
+
+    fn handle(&mut self, message: StartCall, context: &mut Context<Connection>) {
+        if message.port.is_canceled() {
+            return;
+        }
+        let now = super::local_endpoint::now();
+        let StartCall { key, start, mut port } = message;
+        port.taken();
+        let deadline = start.deadline;
+        let work = Work { key, start, port };
+        if let Some(wait) = self.core.handle_start(now, work, deadline, &mut self.out) {
+            self.waiting.insert(key, wait);
+        }
+        self.conclude(context);
+    }
+}
+
+impl Handler<CancelCall> for Connection {
+    type Result = ();
+
+    fn handle(&mut self, message: CancelCall, _: &mut Context<Connection>) {
+        if let Some(wait) = self.waiting.remove(&message.key) {
+            self.core.cancel(wait);
+            return;
+        }
+        let running = self.running.iter().position(|key| *key == Some(message.key));
+        if let Some(index) = running.and_then(|index| ChannelIndex::new(index as u8))
+            && let Some(channel) = self.channels.get(index)
+        {
+            channel.do_send(CancelBegun { key: message.key });
+        }
+    }
+}
+
+impl Handler<IdleSince> for Connection {
+    type Result = ();
+
+    fn handle(&mut self, message: IdleSince, context: &mut Context<Connection>) {
+        let now = super::local_endpoint::now();
+        self.core.handle_idle(now, message.index, message.since, &mut self.out);
+        if self.drain.wanted && message.since.is_some() {
+            self.drain.idle |= 1 << message.index.index();
+            if self.drain.idle == 0b1111 && self.core.waiting_calls() == 0 {
+                self.core.close(&mut self.out);
+            }
+        }
+        self.conclude(context);
+    }
+}
+
+impl Handler<VerificationDone> for Connection {
+    type Result = ();
+
+    fn handle(&mut self, message: VerificationDone, context: &mut Context<Connection>) {
+        let now = super::local_endpoint::now();
+        self.core.handle_verified(now, message.result, &mut self.out);
+        self.conclude(context);
+    }
+}
+
+impl Handler<Due> for Connection {
+    type Result = ();
+
+    fn handle(&mut self, _: Due, context: &mut Context<Connection>) {
+        let now = super::local_endpoint::now();
+        self.published = None;
+        self.core.handle_deadline(now, &mut self.out);
+        self.conclude(context);
+    }
+}
+
+impl Handler<Drain> for Connection {
+    type Result = ();
+
+    fn handle(&mut self, _: Drain, _: &mut Context<Connection>) {
+        self.drain = Drained { wanted: true, idle: 0 };
+        for channel in self.channels.iter() {
+            channel.do_send(Drain);
+        }
+    }
+}
+
+impl Handler<Close> for Connection {
+    type Result = ();
+
+    fn handle(&mut self, _: Close, context: &mut Context<Connection>) {
+        self.core.close(&mut self.out);
+        self.out.closes = true;
+        self.conclude(context);
+    }
+}
+
+impl Handler<ChannelGone> for Connection {
+    type Result = ();
+
+    fn handle(&mut self, word: ChannelGone, context: &mut Context<Connection>) {
+        if !self.channels.gone(&word) {
+            return;
+        }
+        if self.channels.is_closed() {
+            self.stop_if_finished(context);
+        } else {
+            self.replace_channel(word.key, word.report, context);
+        }
+    }
+}
+
+impl Handler<Inspect> for Connection {
+    type Result = ();
+
+    fn handle(&mut self, message: Inspect, _: &mut Context<Connection>) {
+        let snapshot = ConnectionSnapshot {
+            role: self.setup.role,
+            ids: self.core.ids(),
+            service_id: self.setup.service_id,
+            peer: self.peer,
+            waiting_calls: self.core.waiting_calls(),
+            is_secured: self.core.is_secured(),
+            channels: Vec::new(),
+        };
+        let part = SnapshotPart::Connection(self.route, Box::new(snapshot));
+        // A receiver that went away does not want to know.
+        let _ = message.to.unbounded_send(part);
+        for channel in self.channels.iter() {
+            channel.do_send(message.clone());
+        }
+    }
+}
+
+#[cfg(feature = "testkit")]
+impl Handler<super::messages::Break> for Connection {
+    type Result = ();
+
+    fn handle(&mut self, message: super::messages::Break, _: &mut Context<Connection>) {
+        match message.at {
+            Some(super::messages::BreakAt::Channel(_, index)) => {
+                if let Some(channel) = self.channels.get(index) {
+                    channel.do_send(message);
+                }
+            }
+            _ => panic!("a test broke this connection"),
+        }
+    }
+}

@@ -1,0 +1,498 @@
+//! The LocalEndpoint actor: one socket, its receive loop, its routes, its egress and its deadlines.
+
+mod egress;
+mod receive;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler};
+use futures::channel::oneshot;
+use rand::TryRngCore;
+
+use super::channel::{Answering, Channel};
+use super::connection::{Connection, ConnectionParts, Contexts};
+use super::lifetime::{ChildGone, Children};
+use super::messages::{
+    ChannelReplaced, Connect, Drain, Draining, Due, Inspect, OfferService, Output, Packets,
+    Shutdown, Unreachable,
+};
+use super::snapshot::SnapshotPart;
+use crate::error::{CloseReason, ConnectError, ShutdownReport};
+use crate::net::Network;
+use crate::proto::channel::{ChannelMemory, ChannelSetup, Security};
+use crate::proto::config::EndpointConfig;
+use crate::proto::connection::{ConnectionSetup, Handshake};
+use crate::proto::event::{CallEnded, Event, Origin, Subscriber};
+use crate::proto::router::{Identity, Offer, Opening, RouteId, Router, RouterOutput, Waker};
+use crate::proto::{CallFailure, Role, SerialCounter};
+use crate::security::EntropySource;
+use crate::server::Service;
+use crate::wire::{ChannelIndex, Cid, Epoch, ServiceId};
+use egress::Egress;
+use receive::ReceiveLoop;
+
+/// Now, by the one clock of the shells: Tokio's, so that a test that pauses it pauses everything.
+#[inline]
+pub(crate) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// What reaches a connection: the packet path's look-up ends here.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub connection: Addr<Connection>,
+    pub channels: [Addr<Channel>; ChannelIndex::COUNT],
+}
+
+impl From<&Contexts> for Target {
+    fn from(contexts: &Contexts) -> Target {
+        Target { connection: contexts.connection(), channels: contexts.channels() }
+    }
+}
+
+/// What a LocalEndpoint is built with.
+pub(crate) struct LocalEndpointParts {
+    pub network: Box<dyn Network>,
+    pub config: Arc<EndpointConfig>,
+    pub subscribers: Vec<Box<dyn Subscriber>>,
+    /// Says why it ended, by being sent or dropped.
+    pub closed: oneshot::Sender<CloseReason>,
+    /// Names and seeds; drawn at random if `None`.
+    pub identity: Option<Identity>,
+}
+
+/// See the module.
+pub struct LocalEndpoint {
+    network: Box<dyn Network>,
+    config: Arc<EndpointConfig>,
+    router: Router<Target>,
+    router_out: RouterOutput,
+    services: HashMap<ServiceId, Arc<dyn Service>>,
+    connections: Children<Connection>,
+    egress: Egress,
+    subscribers: Vec<Box<dyn Subscriber>>,
+    client_call: Arc<crate::proto::config::CallConfig>,
+    server_call: Arc<crate::proto::config::CallConfig>,
+    client_connection: Arc<crate::proto::config::ConnectionConfig>,
+    server_connection: Arc<crate::proto::config::ConnectionConfig>,
+    ending: Option<Ending>,
+    closed: Option<oneshot::Sender<CloseReason>>,
+}
+
+/// A shutdown under way.
+struct Ending {
+    /// When calls that still run are cut off; `None` = they have been.
+    cut_at: Option<Instant>,
+    report: ShutdownReport,
+    reason: CloseReason,
+    replies: Vec<oneshot::Sender<ShutdownReport>>,
+}
+
+impl LocalEndpoint {
+    pub(crate) fn new(parts: LocalEndpointParts) -> LocalEndpoint {
+        let identity = parts.identity.unwrap_or_else(random_identity);
+        let mut router = Router::new(parts.config.clone(), identity, now());
+        if !parts.subscribers.is_empty() {
+            router.keep_events();
+        }
+        LocalEndpoint {
+            egress: Egress::new(parts.network.max_segments()),
+            network: parts.network,
+            router,
+            router_out: RouterOutput::default(),
+            services: HashMap::new(),
+            connections: Children::default(),
+            subscribers: parts.subscribers,
+            client_call: Arc::new(parts.config.client.call.clone()),
+            server_call: Arc::new(parts.config.server.call.clone()),
+            client_connection: Arc::new(parts.config.client.clone()),
+            server_connection: Arc::new(parts.config.server.clone()),
+            config: parts.config,
+            ending: None,
+            closed: Some(parts.closed),
+        }
+    }
+
+    /// A server connection for a first DATA packet.
+    fn open_server(&mut self, opening: Opening, own: &Addr<LocalEndpoint>) {
+        let now = now();
+        let Some(service) = self.services.get(&opening.ids.service_id).cloned() else { return };
+        let security = match opening.handshake {
+            Handshake::Server(_) => Security::Pending,
+            _ => Security::Ready(None),
+        };
+        let serials = SerialCounter::new();
+        let setup = ChannelSetup {
+            role: Role::Server,
+            epoch: opening.ids.epoch,
+            cid: opening.ids.cid,
+            index: ChannelIndex::ALL[0],
+            security_index: opening.ids.security_index,
+            service_id: opening.service_id,
+            config: self.server_call.clone(),
+            serials: serials.clone(),
+            security,
+            needs_reach: opening.needs_reach,
+            hint: opening.hint,
+            memory: ChannelMemory::default(),
+        };
+        // After an upgrade the calls are those of the other service.
+        let service = self.services.get(&opening.service_id).cloned().unwrap_or(service);
+        let answering = Some(Answering { service, peer: opening.peer });
+        let contexts = Contexts::new();
+        let route = self.router.insert_server(now, &opening, Target::from(&contexts));
+        let core_setup = ConnectionSetup {
+            role: Role::Server,
+            ids: opening.ids,
+            config: self.server_connection.clone(),
+            serials,
+            handshake: opening.handshake,
+            asks_upgrade: false,
+            entropy: os_entropy(),
+        };
+        self.run_connection(route, contexts, core_setup, setup, answering, own);
+    }
+
+    fn open_client(
+        &mut self,
+        connect: &Connect,
+        own: &Addr<LocalEndpoint>,
+    ) -> Result<Addr<Connection>, ConnectError> {
+        if self.ending.is_some() {
+            return Err(ConnectError::Closed);
+        }
+        if self.router.len() >= self.config.connections_max {
+            return Err(ConnectError::TooMany(self.config.connections_max));
+        }
+        let now = now();
+        let ids = self.router.allocate(connect.service_id, connect.class.index());
+        let mut entropy = os_entropy();
+        let start = connect.class.connect(ids, &entropy.draw());
+        let contexts = Contexts::new();
+        let address = contexts.connection();
+        let target = Target::from(&contexts);
+        let route = self.router.insert_client(now, ids, connect.peer, target);
+        let serials = SerialCounter::new();
+        let setup = ChannelSetup {
+            role: Role::Client,
+            epoch: ids.epoch,
+            cid: ids.cid,
+            index: ChannelIndex::ALL[0],
+            security_index: ids.security_index,
+            service_id: ids.service_id,
+            config: self.client_call.clone(),
+            serials: serials.clone(),
+            security: Security::Ready(start.session),
+            needs_reach: false,
+            hint: self.router.hint(route),
+            memory: ChannelMemory::default(),
+        };
+        let core_setup = ConnectionSetup {
+            role: Role::Client,
+            ids,
+            config: self.client_connection.clone(),
+            serials,
+            handshake: start.handshake.map_or(Handshake::None, Handshake::Client),
+            asks_upgrade: connect.asks_upgrade,
+            entropy,
+        };
+        self.run_connection(route, contexts, core_setup, setup, None, own);
+        Ok(address)
+    }
+
+    /// Starts the actors of a connection whose route is already there.
+    fn run_connection(
+        &mut self,
+        route: RouteId,
+        contexts: Contexts,
+        core_setup: ConnectionSetup,
+        setup: ChannelSetup,
+        answering: Option<Answering>,
+        own: &Addr<LocalEndpoint>,
+    ) {
+        let address = contexts.connection();
+        let Some(lease) = self.connections.lease(own, route, address, (), None) else {
+            self.router.remove(now(), route);
+            return;
+        };
+        let origin = Origin { epoch: setup.epoch, cid: setup.cid };
+        let Some(peer) = self.router.peer_of(route) else { return };
+        let parts = ConnectionParts { core_setup, route, origin, peer, setup, answering, lease };
+        contexts.start(parts, now());
+    }
+
+    /// Everything that is due at `now`.
+    fn fire_due(&mut self, now: Instant) {
+        while let Some(whose) = self.router.pop_due(now) {
+            match whose {
+                Waker::Connection(route) => {
+                    if let Some(target) = self.router.target(route) {
+                        target.connection.do_send(Due);
+                    }
+                }
+                Waker::Channel(route, channel) => {
+                    if let Some(target) = self.router.target(route) {
+                        target.channels[channel.index()].do_send(Due);
+                    }
+                }
+            }
+        }
+        self.router.sweep(now, &mut self.router_out);
+        self.take_router_output();
+        let cut = self.ending.as_ref().and_then(|ending| ending.cut_at);
+        if cut.is_some_and(|at| at <= now) {
+            self.cut_off();
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let cut = self.ending.as_ref().and_then(|ending| ending.cut_at);
+        [self.router.next_deadline(), cut].into_iter().flatten().min()
+    }
+
+    fn take_router_output(&mut self) {
+        for (to, datagram) in self.router_out.answers.drain(..) {
+            let counters = self.router.counters_mut();
+            counters.datagrams_sent += 1;
+            counters.bytes_sent += datagram.len() as u64;
+            self.egress.push_single(to, datagram);
+        }
+        if !self.subscribers.is_empty() {
+            for (origin, event) in self.router.take_events() {
+                self.tell(origin, &event);
+            }
+        }
+    }
+
+    fn tell(&mut self, origin: Origin, event: &Event) {
+        for subscriber in &mut self.subscribers {
+            subscriber.on_event(origin, event);
+        }
+    }
+
+    fn begin_to_end(&mut self, grace: Duration, reason: CloseReason) {
+        if self.ending.is_some() {
+            return;
+        }
+        self.router.close();
+        let cut_at = Some(now() + grace);
+        let report = ShutdownReport::default();
+        self.ending = Some(Ending { cut_at, report, reason, replies: Vec::new() });
+        if grace.is_zero() {
+            self.cut_off();
+        } else {
+            for connection in self.connections.iter() {
+                connection.do_send(Drain);
+            }
+        }
+    }
+
+    /// The grace is over: what runs is cut off. Nothing below can refuse, so the end is near.
+    fn cut_off(&mut self) {
+        if let Some(ending) = &mut self.ending {
+            ending.cut_at = None;
+            ending.report.connections_closed = self.connections.len();
+        }
+        self.connections.close();
+    }
+
+    /// When the last connection is gone, and what it sent has left, the endpoint ends.
+    fn end_if_finished(&mut self, context: &mut Context<LocalEndpoint>) {
+        if self.ending.is_none() || !self.connections.is_empty() {
+            return;
+        }
+        if !self.connections.is_closed() {
+            self.connections.close();
+        }
+        self.egress.flush(&mut *self.network, &mut self.router);
+        let Some(ending) = self.ending.take() else { return };
+        for reply in ending.replies {
+            // Whoever does not wait any more does not want to know.
+            let _ = reply.send(ending.report);
+        }
+        if let Some(closed) = self.closed.take() {
+            let _ = closed.send(ending.reason);
+        }
+        context.stop();
+    }
+
+    fn fail(&mut self, error: &std::io::Error) {
+        log::error!("the network failed: {error}");
+        self.begin_to_end(Duration::ZERO, CloseReason::Network(error.kind()));
+    }
+}
+
+fn random_identity() -> Identity {
+    let mut bytes = [0; 16];
+    fill_from_os(&mut bytes);
+    let word =
+        |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    Identity {
+        epoch: Epoch::from_random(word(0)),
+        first_cid: Cid(word(4)),
+        hash_seed: u64::from(word(8)) << 32 | u64::from(word(12)),
+    }
+}
+
+fn os_entropy() -> EntropySource {
+    EntropySource::new(|| {
+        let mut bytes = [0; 32];
+        fill_from_os(&mut bytes);
+        bytes
+    })
+}
+
+/// Without randomness nobody can tell connections of two lives apart: better to end.
+fn fill_from_os(bytes: &mut [u8]) {
+    rand::rngs::OsRng.try_fill_bytes(bytes).expect("the operating system gives random bytes");
+}
+
+impl Actor for LocalEndpoint {
+    type Context = Context<LocalEndpoint>;
+
+    fn started(&mut self, context: &mut Context<LocalEndpoint>) {
+        context.spawn(ReceiveLoop::new(context.address()));
+    }
+}
+
+impl Handler<Output> for LocalEndpoint {
+    type Result = ();
+
+    fn handle(&mut self, output: Output, _: &mut Context<LocalEndpoint>) {
+        let (Waker::Connection(route) | Waker::Channel(route, _)) = output.whose;
+        if !output.datagrams.is_empty() || !output.peer.is_empty() {
+            let now = now();
+            self.router.learn(now, route, &output.peer);
+            self.egress.push(now, route, output.datagrams, &mut self.router);
+        }
+        for event in &output.events {
+            self.router.counters_mut().record(event);
+            if let (
+                Event::CallEnded(CallEnded { outcome: Err(CallFailure::Closed), .. }),
+                Some(ending),
+            ) = (event, &mut self.ending)
+            {
+                ending.report.calls_cut += 1;
+            }
+            self.tell(output.origin, event);
+        }
+        if let (Waker::Channel(_, channel), Some(brief)) = (output.whose, output.brief)
+            && self.config.debug_responder
+        {
+            self.router.set_brief(route, channel, brief);
+        }
+        self.router.set_deadline(output.whose, output.deadline);
+    }
+}
+
+impl Handler<Connect> for LocalEndpoint {
+    type Result = ();
+
+    fn handle(&mut self, connect: Connect, context: &mut Context<LocalEndpoint>) {
+        if connect.reply.is_canceled() {
+            return;
+        }
+        let opened = self.open_client(&connect, &context.address());
+        self.take_router_output();
+        if let Err(Ok(connection)) = connect.reply.send(opened) {
+            connection.do_send(super::messages::Close);
+        }
+    }
+}
+
+impl Handler<OfferService> for LocalEndpoint {
+    type Result = ();
+
+    fn handle(&mut self, offer: OfferService, _: &mut Context<LocalEndpoint>) {
+        self.services.insert(offer.service_id, offer.service);
+        self.router.offer(
+            offer.service_id,
+            Offer {
+                classes: offer.options.security_classes,
+                needs_reach: offer.options.reach_check,
+                upgrades_to: offer.options.upgrades_to,
+            },
+        );
+    }
+}
+
+impl Handler<Draining> for LocalEndpoint {
+    type Result = ();
+
+    fn handle(&mut self, message: Draining, _: &mut Context<LocalEndpoint>) {
+        self.router.start_closing(message.route);
+    }
+}
+
+impl Handler<ChannelReplaced> for LocalEndpoint {
+    type Result = ();
+
+    fn handle(&mut self, message: ChannelReplaced, _: &mut Context<LocalEndpoint>) {
+        if let Some(target) = self.router.target_mut(message.route) {
+            target.channels[message.index.index()] = message.channel;
+        }
+    }
+}
+
+impl Handler<ChildGone<Connection>> for LocalEndpoint {
+    type Result = ();
+
+    fn handle(&mut self, word: ChildGone<Connection>, context: &mut Context<LocalEndpoint>) {
+        if self.connections.gone(&word) {
+            self.router.remove(now(), word.key);
+            self.take_router_output();
+        }
+        self.end_if_finished(context);
+    }
+}
+
+impl Handler<Inspect> for LocalEndpoint {
+    type Result = ();
+
+    fn handle(&mut self, message: Inspect, _: &mut Context<LocalEndpoint>) {
+        let part = SnapshotPart::Endpoint {
+            local_addr: self.network.local_addr(),
+            counters: Box::new(self.router.counters().clone()),
+            peers: self.router.peer_summaries(),
+        };
+        // A receiver that went away does not want to know.
+        let _ = message.to.unbounded_send(part);
+        for connection in self.connections.iter() {
+            connection.do_send(message.clone());
+        }
+    }
+}
+
+impl Handler<Shutdown> for LocalEndpoint {
+    type Result = ();
+
+    fn handle(&mut self, message: Shutdown, context: &mut Context<LocalEndpoint>) {
+        self.begin_to_end(message.grace, CloseReason::Shutdown);
+        if let Some(ending) = &mut self.ending {
+            let cut_at = now() + message.grace;
+            ending.cut_at = ending.cut_at.map(|at| at.min(cut_at));
+            ending.replies.extend(message.reply);
+        }
+        self.end_if_finished(context);
+    }
+}
+
+#[cfg(feature = "testkit")]
+impl Handler<super::messages::Break> for LocalEndpoint {
+    type Result = ();
+
+    fn handle(&mut self, message: super::messages::Break, _: &mut Context<LocalEndpoint>) {
+        use super::messages::BreakAt;
+        let (BreakAt::Connection(place) | BreakAt::Channel(place, _)) = match message.at {
+            None => panic!("a test broke this endpoint"),
+            Some(at) => at,
+        };
+        let count = self.router.len().max(1);
+        let target = self.router.iter().nth(place % count);
+        if let Some((_, target)) = target {
+            target.connection.do_send(message);
+        }
+    }
+}

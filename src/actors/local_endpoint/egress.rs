@@ -1,0 +1,136 @@
+//! What leaves: batches of datagrams in order, joined for one peer where they are small, each with one
+//! send call.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use crate::net::{Network, Transmit};
+use crate::proto::router::{RouteId, Router};
+use crate::proto::{BATCH_BYTES_MAX, Datagrams};
+
+/// Batches that are looked at for one to join. More peers at once than this rarely share a flush.
+const JOIN_REACH: usize = 8;
+/// A batch up to this size is copied behind another; a larger one leaves as it is.
+const JOIN_BYTES_MAX: usize = 4096;
+/// Bytes that may wait for the socket; beyond it the oldest are lost, as a full socket would lose them.
+const QUEUE_BYTES_MAX: usize = 32 << 20;
+
+#[derive(Debug)]
+struct Item {
+    to: SocketAddr,
+    bytes: Vec<u8>,
+    segment: usize,
+    count: usize,
+}
+
+impl Item {
+    /// Whether another datagram may follow: all so far are full.
+    fn is_open(&self) -> bool {
+        self.bytes.len() == self.segment * self.count
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Egress {
+    queue: VecDeque<Item>,
+    queued_bytes: usize,
+    segments_max: usize,
+    is_blocked: bool,
+}
+
+impl Egress {
+    pub fn new(segments_max: usize) -> Egress {
+        Egress {
+            queue: VecDeque::new(),
+            queued_bytes: 0,
+            segments_max: segments_max.max(1),
+            is_blocked: false,
+        }
+    }
+
+    /// Whether the socket took no more at the last flush.
+    pub fn is_blocked(&self) -> bool {
+        self.is_blocked
+    }
+
+    /// Takes the datagrams of a connection, as far as its peer may be sent them.
+    pub fn push<T>(
+        &mut self,
+        now: Instant,
+        route: RouteId,
+        mut datagrams: Datagrams,
+        router: &mut Router<T>,
+    ) {
+        if let Some((batch, bytes)) = datagrams.take_only_batch() {
+            // The usual case: the channel's own buffer is what the socket gets.
+            let Some(to) = router.admit(now, route, batch.count, bytes.len()) else { return };
+            return self.enqueue(to, batch.segment, batch.count, bytes);
+        }
+        for (batch, bytes) in datagrams.batches() {
+            let Some(to) = router.admit(now, route, batch.count, bytes.len()) else { continue };
+            self.enqueue(to, batch.segment, batch.count, bytes.to_vec());
+        }
+    }
+
+    /// Takes a datagram that has no connection.
+    pub fn push_single(&mut self, to: SocketAddr, datagram: Vec<u8>) {
+        self.enqueue(to, datagram.len(), 1, datagram);
+    }
+
+    fn enqueue(&mut self, to: SocketAddr, segment: usize, count: usize, bytes: Vec<u8>) {
+        self.queued_bytes += bytes.len();
+        if bytes.len() <= JOIN_BYTES_MAX && self.join(to, segment, count, &bytes) {
+            return;
+        }
+        self.queue.push_back(Item { to, bytes, segment, count });
+        while self.queued_bytes > QUEUE_BYTES_MAX
+            && let Some(item) = self.queue.pop_front()
+        {
+            self.queued_bytes -= item.bytes.len();
+        }
+    }
+
+    /// Appends to the last batch for the same peer, if that is of one size and near the end.
+    fn join(&mut self, to: SocketAddr, segment: usize, count: usize, bytes: &[u8]) -> bool {
+        let Some(item) = self.queue.iter_mut().rev().take(JOIN_REACH).find(|item| item.to == to)
+        else {
+            return false;
+        };
+        let fits = item.is_open()
+            && item.count + count <= self.segments_max
+            && item.bytes.len() + bytes.len() <= BATCH_BYTES_MAX
+            && (segment == item.segment || (count == 1 && segment < item.segment));
+        if fits {
+            item.bytes.extend_from_slice(bytes);
+            item.count += count;
+        }
+        fits
+    }
+
+    /// Hands the network what it takes. What it refuses for its destination is lost and counted: the
+    /// protocol sends it again.
+    pub fn flush<T>(&mut self, network: &mut dyn Network, router: &mut Router<T>) {
+        self.is_blocked = false;
+        while let Some(item) = self.queue.front() {
+            let transmit =
+                Transmit { to: item.to, contents: &item.bytes, segment_size: item.segment.max(1) };
+            match network.try_send(&transmit) {
+                Ok(()) => router.counters_mut().sends += 1,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.is_blocked = true;
+                    return;
+                }
+                Err(error) => {
+                    log::debug!("{} datagrams to {} lost: {error}", item.count, item.to);
+                    router.counters_mut().send_failures += item.count as u64;
+                }
+            }
+            if let Some(item) = self.queue.pop_front() {
+                self.queued_bytes -= item.bytes.len();
+            }
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! The receive loop: an `ActorFuture` of the LocalEndpoint, so no message for a datagram.
+//!
+//! Each turn: flush what the last round of handlers gave out, fire deadlines, read a bounded number of
+//! batches, cut them into runs and hand each to its channel. Then yield, so that every other actor of the
+//! arbiter runs before more is read: that keeps mailboxes short.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use actix::Addr;
+use actix::fut::ActorFuture;
+use bytes::Bytes;
+use tokio::time::Sleep;
+
+use super::{LocalEndpoint, Packets, Unreachable, now};
+use crate::actors::messages::Control;
+use crate::net::{Incoming, PathError};
+use crate::proto::NetworkProblem;
+use crate::proto::channel::Run;
+use crate::proto::router::Step;
+
+/// Receive calls in one turn. Each gives at most a batch of the network's size.
+const RECEIVES_PER_TURN: usize = 4;
+/// IP and UDP headers of a datagram, where the network reports sizes with them: IPv6's.
+const IP_UDP_HEADERS: u32 = 48;
+
+/// See the module.
+pub(super) struct ReceiveLoop {
+    own: Addr<LocalEndpoint>,
+    sleep: Pin<Box<Sleep>>,
+    batch: Vec<Incoming>,
+}
+
+impl ReceiveLoop {
+    pub fn new(own: Addr<LocalEndpoint>) -> ReceiveLoop {
+        let sleep = Box::pin(tokio::time::sleep(std::time::Duration::ZERO));
+        ReceiveLoop { own, sleep, batch: Vec::new() }
+    }
+}
+
+impl ActorFuture<LocalEndpoint> for ReceiveLoop {
+    type Output = ();
+
+    fn poll(
+        mut self: Pin<&mut Self>,
+        endpoint: &mut LocalEndpoint,
+        context: &mut actix::Context<LocalEndpoint>,
+        task: &mut Context<'_>,
+    ) -> Poll<()> {
+        let this = &mut *self;
+        endpoint.flush(task);
+        for _ in 0..RECEIVES_PER_TURN {
+            match endpoint.network.poll_receive(task, &mut this.batch) {
+                Poll::Ready(Ok(())) => {
+                    for incoming in this.batch.drain(..) {
+                        endpoint.take(incoming, &this.own);
+                    }
+                }
+                Poll::Ready(Err(error)) => {
+                    endpoint.fail(&error);
+                    endpoint.end_if_finished(context);
+                    return Poll::Ready(());
+                }
+                Poll::Pending => {
+                    endpoint.fire_due(now());
+                    endpoint.flush(task);
+                    return this.wait(endpoint, task);
+                }
+            }
+        }
+        endpoint.fire_due(now());
+        endpoint.flush(task);
+        task.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl ReceiveLoop {
+    /// Nothing to read: until something comes, or the next deadline.
+    fn wait(&mut self, endpoint: &LocalEndpoint, task: &mut Context<'_>) -> Poll<()> {
+        let Some(deadline) = endpoint.next_deadline() else { return Poll::Pending };
+        let deadline = tokio::time::Instant::from_std(deadline);
+        if self.sleep.deadline() != deadline || self.sleep.is_elapsed() {
+            self.sleep.as_mut().reset(deadline);
+        }
+        if self.sleep.as_mut().poll(task).is_ready() {
+            task.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+}
+
+impl LocalEndpoint {
+    fn flush(&mut self, task: &mut Context<'_>) {
+        self.egress.flush(&mut *self.network, &mut self.router);
+        if self.egress.is_blocked() && self.network.poll_send_ready(task).is_ready() {
+            self.egress.flush(&mut *self.network, &mut self.router);
+            if self.egress.is_blocked() {
+                task.waker().wake_by_ref();
+            }
+        }
+    }
+
+    fn take(&mut self, incoming: Incoming, own: &Addr<LocalEndpoint>) {
+        match incoming {
+            Incoming::Datagrams { from, data, stride } => self.route(from, &data, stride, own),
+            Incoming::PathError { to, error } => self.path_error(to, error),
+        }
+    }
+
+    fn route(
+        &mut self,
+        from: std::net::SocketAddr,
+        data: &Bytes,
+        stride: usize,
+        own: &Addr<LocalEndpoint>,
+    ) {
+        let now = now();
+        self.router.begin_batch(now, from, data.len(), stride);
+        let mut at = 0;
+        while let Some(step) =
+            self.router.next_step(now, from, data, stride, &mut at, &mut self.router_out)
+        {
+            match step {
+                Step::Run { route, channel, at } => {
+                    let hint = self.router.hint(route);
+                    if let Some(target) = self.router.target(route) {
+                        let run = Run { data: data.slice(at), stride };
+                        target.channels[channel.index()].do_send(Packets { run, hint });
+                    }
+                }
+                Step::Control { route, at } => {
+                    if let Some(target) = self.router.target(route) {
+                        target.connection.do_send(Control { datagram: data.slice(at) });
+                    }
+                }
+                Step::Open(opening) => self.open_server(*opening, own),
+            }
+        }
+        self.take_router_output();
+    }
+
+    fn path_error(&mut self, to: std::net::SocketAddr, error: PathError) {
+        let problem = match error {
+            PathError::PortUnreachable => NetworkProblem::PortUnreachable,
+            PathError::HostUnreachable => NetworkProblem::HostUnreachable,
+            PathError::NetUnreachable => NetworkProblem::NetUnreachable,
+            PathError::Prohibited => NetworkProblem::Prohibited,
+            PathError::TooBig { mtu } => {
+                let datagram = mtu.saturating_sub(IP_UDP_HEADERS) as usize;
+                return self.router.handle_path_size(to, datagram);
+            }
+            _ => return,
+        };
+        for route in self.router.handle_network_problem(to, problem) {
+            if let Some(target) = self.router.target(route) {
+                for channel in &target.channels {
+                    channel.do_send(Unreachable { problem });
+                }
+            }
+        }
+        self.take_router_output();
+    }
+}

@@ -1,0 +1,262 @@
+//! What the actors say to each other. Imperative downward, past tense upward; all by `do_send`.
+
+use std::time::Instant;
+
+use actix::{Addr, Message};
+use bytes::Bytes;
+use futures::channel::{mpsc, oneshot};
+
+use super::Channel;
+use super::snapshot::SnapshotPart;
+use crate::client::port::ClientPort;
+use crate::error::{ConnectError, ShutdownReport};
+use crate::proto::channel::{ChannelToConnection, Command, Run, Start};
+use crate::proto::connection::ConnectionToChannel;
+use crate::proto::event::{Event, Origin};
+use crate::proto::peer::{PeerHint, PeerReport};
+use crate::proto::router::{ChannelBrief, RouteId, Waker};
+use crate::proto::{CallTag, Datagrams, NetworkProblem};
+use crate::security::{ClientClass, Verified};
+use crate::server::{Service, ServiceOptions};
+use crate::wire::{AbortCode, ChannelIndex, ServiceId};
+
+/// Endpoint to channel: packets that came together.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Packets {
+    /// The packets.
+    pub run: Run,
+    /// What is known of the peer.
+    pub hint: PeerHint,
+}
+
+/// Endpoint to connection: a packet with call number 0.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Control {
+    /// The datagram.
+    pub datagram: Bytes,
+}
+
+/// Endpoint to connection or channel: the deadline published last has come.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Due;
+
+/// Endpoint to channel: the network says that the peer cannot be reached.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Unreachable {
+    /// What it said.
+    pub problem: NetworkProblem,
+}
+
+/// Downward: end what runs, then yourself.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Close;
+
+/// Downward: take no new calls, and end when the last one does.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Drain;
+
+/// Connection or channel to endpoint: what one step put out.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Output {
+    /// Whose.
+    pub whose: Waker,
+    /// Where its events happened.
+    pub origin: Origin,
+    /// To the network.
+    pub datagrams: Datagrams,
+    /// To whoever watches.
+    pub events: Vec<Event>,
+    /// To the memory of the peer.
+    pub peer: PeerReport,
+    /// The next deadline; `None` = none, or none earlier than was published before.
+    pub deadline: Option<Instant>,
+    /// What a channel is at.
+    pub brief: Option<ChannelBrief>,
+}
+
+/// Connection to endpoint: nothing more shall come; the route's key stays taken until the lease ends.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Draining {
+    /// Which.
+    pub route: RouteId,
+}
+
+/// Connection to endpoint: a channel broke and another has taken its place.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct ChannelReplaced {
+    /// The connection.
+    pub route: RouteId,
+    /// The place.
+    pub index: ChannelIndex,
+    /// The new channel.
+    pub channel: Addr<Channel>,
+}
+
+/// Channel to connection: a word of the core.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct ChannelSays {
+    /// Which channel.
+    pub index: ChannelIndex,
+    /// The word.
+    pub word: ChannelToConnection,
+}
+
+/// Connection to channel: a word of the core.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct ConnectionSays {
+    /// The word.
+    pub word: ConnectionToChannel,
+}
+
+/// Connection to channel: since when are you idle?
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct AskIdle;
+
+/// Channel to connection: since then; `None` = it has a call.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct IdleSince {
+    /// Which channel.
+    pub index: ChannelIndex,
+    /// Since when.
+    pub since: Option<Instant>,
+}
+
+/// A verification that took its time is done.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct VerificationDone {
+    /// Its result.
+    pub result: Result<Verified, AbortCode>,
+}
+
+/// User to connection: make a call.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct StartCall {
+    /// Names the call towards this connection, for [`CancelCall`].
+    pub key: CallKey,
+    /// The call.
+    pub start: Start,
+    /// Where its answers go.
+    pub port: ClientPort,
+}
+
+/// Names a call of a connection from the moment a user asks for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CallKey(pub u64);
+
+/// User to connection: the call is not wanted any more.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct CancelCall {
+    /// Which.
+    pub key: CallKey,
+}
+
+/// Connection to channel: begin this call.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Begin {
+    /// Which.
+    pub key: CallKey,
+    /// The call.
+    pub start: Start,
+    /// Where its answers go.
+    pub port: ClientPort,
+}
+
+/// Connection to channel: end the call with this key, if you still have it.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct CancelBegun {
+    /// Which.
+    pub key: CallKey,
+}
+
+/// User to channel: a command for the call with this tag.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct CallCommand {
+    /// Which call.
+    pub tag: CallTag,
+    /// What.
+    pub command: Command,
+}
+
+/// User to endpoint: open a client connection.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Connect {
+    /// The peer.
+    pub peer: std::net::SocketAddr,
+    /// The service.
+    pub service_id: ServiceId,
+    /// The security class.
+    pub class: std::sync::Arc<dyn ClientClass>,
+    /// Whether the first call asks for a service upgrade.
+    pub asks_upgrade: bool,
+    /// The connection, or why not.
+    pub reply: oneshot::Sender<Result<Addr<super::Connection>, ConnectError>>,
+}
+
+/// User to endpoint: offer a service from now on.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct OfferService {
+    /// Its id.
+    pub service_id: ServiceId,
+    /// What answers.
+    pub service: std::sync::Arc<dyn Service>,
+    /// How.
+    pub options: ServiceOptions,
+}
+
+/// User to everybody: say what you are at.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Inspect {
+    /// Where to.
+    pub to: mpsc::UnboundedSender<SnapshotPart>,
+}
+
+/// User to endpoint: end, at the latest after `grace`.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Shutdown {
+    /// How long calls that run may go on.
+    pub grace: std::time::Duration,
+    /// What was cut off.
+    pub reply: Option<oneshot::Sender<ShutdownReport>>,
+}
+
+/// For tests of the tree: panic when this is handled.
+#[cfg(feature = "testkit")]
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Break {
+    /// Where: `None` = the endpoint itself.
+    pub at: Option<BreakAt>,
+}
+
+/// Which actor breaks.
+#[cfg(feature = "testkit")]
+#[derive(Clone, Copy, Debug)]
+pub enum BreakAt {
+    /// The connection at this place among those alive.
+    Connection(usize),
+    /// A channel of the connection at this place.
+    Channel(usize, ChannelIndex),
+}

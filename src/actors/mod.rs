@@ -1,0 +1,50 @@
+//! The three actors: thin shells around the protocol core, which give it its order.
+//!
+//! ```text
+//! LocalEndpoint            one a socket: receive loop, route table, peers, egress, deadlines
+//!  └─ Connection           one a peer and service: handshake, channels for waiting calls, expiry
+//!      └─ Channel × 4      one call at a time: its packets, its application, its timers
+//! ```
+//!
+//! # Order
+//! Every message between actors is a `do_send` into a synchronous handler, so each mailbox is a strict
+//! queue. The receive loop hands each run of packets straight to its channel: one hash look-up finds the
+//! connection, `cid & 3` the channel. Packets of one channel, the channel's timers and the commands of its
+//! application meet in that one mailbox; sending a packet and the change of state that goes with it are one
+//! handler. Between two channels, and between a channel and its connection, no order is promised, and none
+//! is needed (docs/protocol/rx-race.md 4 and 5). Commands and timers carry the tag of their call, so that
+//! one that comes late does nothing.
+//!
+//! # Stop
+//! A parent outlives its children. A child is built with a [`lifetime::Lease`], which only the parent's
+//! [`lifetime::Children`] hands out and which cannot be cloned. `Close` goes down, the dropping of a lease
+//! comes up; a parent stops when its registry is closed and empty. A connection that drains keeps its key in
+//! the route table until it is gone, so no second one is made for it. `Endpoint::shutdown` lets calls that
+//! run end within its grace, cuts off the rest, and says how many those were.
+//!
+//! # Panic and restart
+//! A panic in a service is caught by the task it runs in: its call is aborted with `RX_CALL_DEAD`. A panic
+//! in a Channel loses that channel's call and nothing else: its lease reports the channel's last call number
+//! while it unwinds, and the Connection starts another Channel that knows it, so no call runs twice. After
+//! [`connection::CHANNEL_RESTARTS_MAX`] of them the connection is aborted. A panic in a Connection ends its
+//! channels; the endpoint forgets the route. A panic in the LocalEndpoint ends the tree in order; every
+//! waiting user gets an error, and `Endpoint::closed` says so. actix's `Supervisor` is not used: it survives
+//! no panic, and nothing here stops and goes on.
+//!
+//! # Back-pressure
+//! actix's mailboxes bound nothing, so the protocol's windows do. A reader gives credit back for what it
+//! has taken, and the receive window opens by no more than that; a writer may be ahead of the window by
+//! twice its size. The receive loop takes a bounded number of batches and then lets every other actor of
+//! the arbiter run before it takes more: what does not fit is lost in the socket's buffer, where the
+//! protocol repairs it.
+
+pub mod channel;
+pub mod connection;
+pub mod lifetime;
+pub mod local_endpoint;
+pub mod messages;
+pub mod snapshot;
+
+pub use channel::Channel;
+pub use connection::Connection;
+pub use local_endpoint::LocalEndpoint;

@@ -1,0 +1,330 @@
+//! A client's connection to a service: as many calls at once as its channels carry, and more connections
+//! of the same bundle when they do not, up to a limit; then calls wait their turn.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use actix::Addr;
+use bytes::Bytes;
+use futures::channel::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::port::{Answer, ClientPort};
+use super::streaming::RequestWriter;
+use crate::actors::lifetime::Held;
+use crate::actors::messages::{CallKey, CancelCall, Close, Connect, StartCall};
+use crate::actors::{self, LocalEndpoint};
+use crate::error::{CallError, ConnectError};
+use crate::proto::CallFailure;
+use crate::proto::channel::Start;
+use crate::security::{ClientClass, RxNull};
+use crate::stream::Link;
+use crate::wire::{ChannelIndex, ServiceId};
+
+/// Tries of one call with connections that turn out to be closed, before the call fails.
+const TRIES_MAX: usize = 4;
+
+/// How a connection is made.
+#[derive(Clone, Debug)]
+pub struct ConnectOptions {
+    /// The security class and its credentials.
+    pub security: Arc<dyn ClientClass>,
+    /// Connections of the bundle: 1..=64. Each carries four calls at once.
+    pub connections_max: usize,
+    /// Whether the first call of each connection asks for a service upgrade.
+    pub asks_upgrade: bool,
+}
+
+impl Default for ConnectOptions {
+    fn default() -> Self {
+        ConnectOptions { security: Arc::new(RxNull), connections_max: 4, asks_upgrade: false }
+    }
+}
+
+/// How a call is made.
+#[derive(Clone, Copy, Debug)]
+pub struct CallOptions {
+    /// Longest time for the whole call, waiting for a channel included; `None` = the connection's setting.
+    pub deadline: Option<Duration>,
+    /// Largest reply of a whole call, in bytes.
+    pub reply_max_bytes: usize,
+    /// Whether the call has a connection of its own, closed when the call ends.
+    pub exclusive: bool,
+    /// The application byte of its packets.
+    pub user_status: u8,
+}
+
+impl Default for CallOptions {
+    fn default() -> Self {
+        CallOptions { deadline: None, reply_max_bytes: 256 << 20, exclusive: false, user_status: 0 }
+    }
+}
+
+impl CallOptions {
+    /// A call that fails if it has not ended within `deadline`.
+    pub fn within(deadline: Duration) -> CallOptions {
+        CallOptions { deadline: Some(deadline), ..CallOptions::default() }
+    }
+}
+
+/// A connection to a service: cheap to clone, usable from any thread and runtime. The connections behind
+/// it are closed when its last clone and its last call are gone.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    bundle: Arc<Bundle>,
+}
+
+impl Connection {
+    /// Opens the first connection of a bundle.
+    pub(crate) async fn open(
+        endpoint: Addr<LocalEndpoint>,
+        keep: Arc<dyn Held>,
+        peer: SocketAddr,
+        service_id: ServiceId,
+        options: ConnectOptions,
+    ) -> Result<Connection, ConnectError> {
+        let count = options.connections_max.clamp(1, 64);
+        let bundle = Arc::new(Bundle {
+            endpoint,
+            peer,
+            service_id,
+            options,
+            places: Arc::new(Semaphore::new(count * ChannelIndex::COUNT)),
+            slots: (0..count).map(|_| Slot::default()).collect(),
+            next_key: AtomicU64::new(0),
+            _keep: keep,
+        });
+        let opened = bundle.open().await?;
+        bundle.slots[0].set(Some(opened));
+        Ok(Connection { bundle })
+    }
+
+    /// The peer.
+    pub fn peer(&self) -> SocketAddr {
+        self.bundle.peer
+    }
+
+    /// The service.
+    pub fn service_id(&self) -> ServiceId {
+        self.bundle.service_id
+    }
+
+    /// Makes a whole call: all of the request now, all of the reply at the end. Dropping the future aborts
+    /// the call.
+    pub async fn call(&self, request: impl Into<Bytes>) -> Result<Bytes, CallError> {
+        self.call_with(request, CallOptions::default()).await
+    }
+
+    /// As [`Connection::call`], with options.
+    pub async fn call_with(
+        &self,
+        request: impl Into<Bytes>,
+        options: CallOptions,
+    ) -> Result<Bytes, CallError> {
+        let start = Start { request: request.into(), is_whole: true, ..Start::default() };
+        let (_place, answer) = self
+            .begin(start, options, |reply| (ClientPort::whole(reply, options.reply_max_bytes), ()))
+            .await?;
+        Ok(answer.0)
+    }
+
+    /// Begins a call whose request is written in pieces.
+    pub async fn open_call(&self, options: CallOptions) -> Result<RequestWriter, CallError> {
+        let (place, (opened, events)) = self
+            .begin(Start::default(), options, |reply| {
+                let (sender, events) = mpsc::unbounded();
+                (ClientPort::stream(reply, sender), events)
+            })
+            .await?;
+        let link = Link::new(opened.channel, opened.tag, events);
+        Ok(RequestWriter { link, is_closed: false, place })
+    }
+
+    /// Finds a place, a connection and a channel for a call; `port` makes what is told of it.
+    async fn begin<T, E>(
+        &self,
+        start: Start,
+        options: CallOptions,
+        port: impl Fn(oneshot::Sender<Answer<T>>) -> (ClientPort, E),
+    ) -> Result<(Place, (T, E)), CallError> {
+        let began = tokio::time::Instant::now();
+        let start = Start { user_status: options.user_status, ..start };
+        let bundle =
+            if options.exclusive { self.bundle.alone().await? } else { self.bundle.clone() };
+        let permit = match options.deadline {
+            None => bundle.places.clone().acquire_owned().await,
+            Some(deadline) => {
+                let wait = bundle.places.clone().acquire_owned();
+                tokio::time::timeout(deadline, wait)
+                    .await
+                    .map_err(|_| CallFailure::Deadline(deadline))?
+            }
+        };
+        let Ok(permit) = permit else { return Err(ConnectError::Closed.into()) };
+        let place = bundle.place(permit);
+        for _ in 0..TRIES_MAX {
+            let connection = place.connection().await?;
+            let left = options.deadline.map(|deadline| deadline.saturating_sub(began.elapsed()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Err(CallFailure::Deadline(began.elapsed()).into());
+            }
+            let key = CallKey(bundle.next_key.fetch_add(1, Ordering::Relaxed));
+            let (reply, answer) = oneshot::channel();
+            let (port, events) = port(reply);
+            let start = Start { deadline: left, ..start.clone() };
+            connection.do_send(StartCall { key, start, port });
+            let mut guard = CancelGuard { connection: Some(connection), key };
+            let answer = answer.await;
+            let connection = guard.connection.take();
+            match answer {
+                Ok(Answer::Done(result)) => return Ok((place, (result?, events))),
+                Ok(Answer::NotTaken) => place.forget(connection),
+                // Its channel, its connection or its endpoint broke; it may have run.
+                Err(oneshot::Canceled) => return Err(CallFailure::Broken.into()),
+            }
+        }
+        Err(ConnectError::Closed.into())
+    }
+}
+
+/// Aborts a call whose future is dropped.
+struct CancelGuard {
+    connection: Option<Addr<actors::Connection>>,
+    key: CallKey,
+}
+
+impl Drop for CancelGuard {
+    fn drop(&mut self) {
+        if let Some(connection) = &self.connection {
+            connection.do_send(CancelCall { key: self.key });
+        }
+    }
+}
+
+/// The connections behind one handle. Not on the packet path: touched once when a call begins and once
+/// when it ends, by whatever thread the user is on, hence the atomics and the lock.
+#[derive(Debug)]
+struct Bundle {
+    endpoint: Addr<LocalEndpoint>,
+    peer: SocketAddr,
+    service_id: ServiceId,
+    options: ConnectOptions,
+    /// One permit for each channel: calls beyond them wait here, first come first served.
+    places: Arc<Semaphore>,
+    slots: Vec<Slot>,
+    next_key: AtomicU64,
+    /// The endpoint's handle: it stays while a connection to it is held.
+    _keep: Arc<dyn Held>,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    calls: AtomicU32,
+    connection: Mutex<Option<Addr<actors::Connection>>>,
+}
+
+impl Slot {
+    fn get(&self) -> Option<Addr<actors::Connection>> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, connection: Option<Addr<actors::Connection>>) {
+        *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = connection;
+    }
+}
+
+impl Bundle {
+    async fn open(&self) -> Result<Addr<actors::Connection>, ConnectError> {
+        let (reply, answer) = oneshot::channel();
+        self.endpoint.do_send(Connect {
+            peer: self.peer,
+            service_id: self.service_id,
+            class: self.options.security.clone(),
+            asks_upgrade: self.options.asks_upgrade,
+            reply,
+        });
+        answer.await.unwrap_or(Err(ConnectError::Closed))
+    }
+
+    /// A bundle for one call.
+    async fn alone(&self) -> Result<Arc<Bundle>, ConnectError> {
+        let options = ConnectOptions { connections_max: 1, ..self.options.clone() };
+        let endpoint = self.endpoint.clone();
+        let keep = self._keep.clone();
+        let connection =
+            Box::pin(Connection::open(endpoint, keep, self.peer, self.service_id, options)).await?;
+        Ok(connection.bundle)
+    }
+
+    /// A call with a permit has a channel in some slot: the first with fewer than four calls.
+    fn place(self: &Arc<Bundle>, permit: OwnedSemaphorePermit) -> Place {
+        let full = ChannelIndex::COUNT as u32;
+        loop {
+            for (slot, of) in self.slots.iter().enumerate() {
+                let taken = of.calls.fetch_update(Ordering::AcqRel, Ordering::Acquire, |calls| {
+                    (calls < full).then_some(calls + 1)
+                });
+                if taken.is_ok() {
+                    return Place { bundle: self.clone(), slot, _permit: permit };
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Bundle {
+    fn drop(&mut self) {
+        for slot in &self.slots {
+            if let Some(connection) = slot.get() {
+                connection.do_send(Close);
+            }
+        }
+    }
+}
+
+/// One call's place in a bundle, given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    bundle: Arc<Bundle>,
+    slot: usize,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Place {
+    async fn connection(&self) -> Result<Addr<actors::Connection>, ConnectError> {
+        let slot = &self.bundle.slots[self.slot];
+        if let Some(connection) = slot.get() {
+            return Ok(connection);
+        }
+        let opened = self.bundle.open().await?;
+        // Another call of the same slot may have opened one meanwhile: both use the first.
+        let mut held = slot.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*held {
+            Some(first) => {
+                opened.do_send(Close);
+                Ok(first.clone())
+            }
+            None => {
+                *held = Some(opened.clone());
+                Ok(opened)
+            }
+        }
+    }
+
+    /// The connection takes no calls any more: the next one opens another.
+    fn forget(&self, connection: Option<Addr<actors::Connection>>) {
+        let slot = &self.bundle.slots[self.slot];
+        let mut held = slot.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        if *held == connection {
+            *held = None;
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.bundle.slots[self.slot].calls.fetch_sub(1, Ordering::AcqRel);
+    }
+}

@@ -1,0 +1,119 @@
+//! A call that has come: read the request, then write the reply.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use actix::{Addr, Message};
+use bytes::Bytes;
+use futures::channel::mpsc;
+
+use super::port::ServerPort;
+use crate::actors::Channel;
+use crate::error::StreamError;
+use crate::proto::CallTag;
+use crate::security::Identity;
+use crate::stream::{Link, reads, writes};
+use crate::wire::{AbortCode, CallNumber, ServiceId};
+
+/// What is known of a call before it is read.
+#[derive(Clone, Debug)]
+pub struct CallInfo {
+    /// Who calls.
+    pub peer: SocketAddr,
+    /// The service that was asked for, after an upgrade if there was one.
+    pub service_id: ServiceId,
+    /// The call's number on its channel.
+    pub call_number: CallNumber,
+    /// The application byte of its first packet.
+    pub user_status: u8,
+    /// Who the client has proved to be; `None` without security.
+    pub identity: Option<Arc<Identity>>,
+}
+
+/// A call that has come, its request to be read: a `Stream` of `Bytes`, or an `AsyncRead`. Dropped without
+/// a reply, the call is aborted with `RX_CALL_DEAD`.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct IncomingCall {
+    info: CallInfo,
+    pub(super) link: Link,
+}
+
+reads!(IncomingCall);
+
+impl IncomingCall {
+    pub(crate) fn new(
+        info: CallInfo,
+        tag: CallTag,
+        channel: Addr<Channel>,
+    ) -> (ServerPort, IncomingCall) {
+        let (sender, events) = mpsc::unbounded();
+        let link = Link::new(channel, tag, events);
+        (ServerPort::new(sender), IncomingCall { info, link })
+    }
+
+    /// What is known of the call.
+    pub fn info(&self) -> &CallInfo {
+        &self.info
+    }
+
+    /// Who calls.
+    pub fn peer(&self) -> SocketAddr {
+        self.info.peer
+    }
+
+    /// Answers with all of `bytes`. The rest of the request, if it is not read to its end, is thrown away:
+    /// the reply leaves when the request is complete, since a reply acknowledges it.
+    pub fn reply(self, bytes: impl Into<Bytes>) {
+        let mut writer = self.into_reply();
+        writer.link.finish_writing(bytes.into());
+        writer.link.settle();
+    }
+
+    /// Turns to the reply. The rest of the request is thrown away, as for [`IncomingCall::reply`].
+    pub fn into_reply(mut self) -> ReplyWriter {
+        if !self.link.is_at_end() {
+            self.link.discard();
+        }
+        ReplyWriter { link: self.link, is_closed: false }
+    }
+
+    /// Ends the call with this code instead of a reply.
+    pub fn abort(mut self, code: AbortCode) {
+        self.link.abort(code);
+    }
+}
+
+/// The reply of a call: written in pieces, or as an `AsyncWrite`. Dropped before it is finished, the call is
+/// aborted with `RX_CALL_DEAD`.
+#[derive(Debug)]
+pub struct ReplyWriter {
+    pub(super) link: Link,
+    is_closed: bool,
+}
+
+writes!(ReplyWriter);
+
+impl ReplyWriter {
+    /// Ends the reply. It goes on its way without us.
+    pub fn finish(mut self) -> Result<(), StreamError> {
+        self.poll_close_once().ok();
+        if let Some(failure) = self.link.failure() {
+            return Err(failure.into());
+        }
+        self.link.settle();
+        Ok(())
+    }
+
+    /// Ends the reply and waits until the client has all of it: `true`. `false` = the client fell silent,
+    /// so it may or may not.
+    pub async fn finish_acknowledged(mut self) -> Result<bool, StreamError> {
+        self.poll_close_once().ok();
+        std::future::poll_fn(|task| self.link.poll_acknowledged(task)).await
+    }
+
+    /// Ends the call with this code; what was written so far may have arrived.
+    pub fn abort(mut self, code: AbortCode) {
+        self.link.abort(code);
+    }
+}

@@ -1,0 +1,162 @@
+//! Services: an async function, a trait object, or an actix recipient.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use actix::Recipient;
+use bytes::Bytes;
+
+use super::{CallInfo, IncomingCall};
+use crate::actors::messages::CallCommand;
+use crate::error::StreamError;
+use crate::proto::channel::Command;
+use crate::security::{RxNull, ServerClass};
+use crate::wire::{AbortCode, ServiceId};
+
+/// Answers the calls of a service.
+///
+/// Implemented by async functions from an [`IncomingCall`] to `Result<(), impl Into<ServiceFault>>`, by
+/// [`unary`] functions from a request to a reply, and by `Recipient<IncomingCall>` of an actor anywhere.
+pub trait Service: Send + Sync + 'static {
+    /// A call has come. Runs on the endpoint's arbiter and must return at once: spawn what takes time.
+    fn serve(self: Arc<Self>, call: IncomingCall);
+}
+
+/// How a service is offered.
+#[derive(Clone, Debug)]
+pub struct ServiceOptions {
+    /// Whether a call waits until its client has proved its address. On, but for services whose reply is
+    /// never larger than the request: else we could be made to flood somebody else.
+    pub reach_check: bool,
+    /// Security classes that clients may use.
+    pub security_classes: Vec<Arc<dyn ServerClass>>,
+    /// The service that a client is upgraded to, if it asks for an upgrade.
+    pub upgrades_to: Option<ServiceId>,
+}
+
+impl Default for ServiceOptions {
+    fn default() -> Self {
+        ServiceOptions {
+            reach_check: true,
+            security_classes: vec![Arc::new(RxNull)],
+            upgrades_to: None,
+        }
+    }
+}
+
+impl ServiceOptions {
+    /// For a service whose reply is never larger than the request: its calls start at once.
+    pub fn small_replies() -> ServiceOptions {
+        ServiceOptions { reach_check: false, ..ServiceOptions::default() }
+    }
+}
+
+/// Why a service does not answer: the code that the client is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the service aborts the call with code {0}")]
+pub struct ServiceFault(pub AbortCode);
+
+impl From<AbortCode> for ServiceFault {
+    fn from(code: AbortCode) -> Self {
+        ServiceFault(code)
+    }
+}
+
+impl From<StreamError> for ServiceFault {
+    /// The client is gone, or sent too much: what it is told hardly matters.
+    fn from(_: StreamError) -> Self {
+        ServiceFault(AbortCode::CALL_DEAD)
+    }
+}
+
+impl From<std::io::Error> for ServiceFault {
+    fn from(_: std::io::Error) -> Self {
+        ServiceFault(AbortCode::CALL_DEAD)
+    }
+}
+
+impl<F, Fut, E> Service for F
+where
+    F: Fn(IncomingCall) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<(), E>> + 'static,
+    E: Into<ServiceFault>,
+{
+    fn serve(self: Arc<Self>, call: IncomingCall) {
+        let (channel, tag) = call.link.aborter();
+        let answer = self(call);
+        actix_rt::spawn(async move {
+            if let Err(fault) = answer.await {
+                let ServiceFault(code) = fault.into();
+                channel.do_send(CallCommand { tag, command: Command::Abort(code) });
+            }
+        });
+    }
+}
+
+impl Service for Recipient<IncomingCall> {
+    fn serve(self: Arc<Self>, call: IncomingCall) {
+        self.do_send(call);
+    }
+}
+
+/// A whole request.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Who asks, and for what.
+    pub info: CallInfo,
+    /// The request.
+    pub bytes: Bytes,
+}
+
+/// A service of whole requests and whole replies; see [`unary`].
+#[derive(Clone, Copy, Debug)]
+pub struct Unary<F> {
+    answer: F,
+    request_max_bytes: usize,
+}
+
+/// Makes a service of a function from a whole request to a whole reply, or to the code that the call is
+/// aborted with. Requests of more than 16 MiB are refused; see [`Unary::request_max_bytes`].
+///
+/// ```
+/// let shout = rxrpc::unary(async |request: rxrpc::Request| {
+///     Ok::<_, rxrpc::AbortCode>(request.bytes.to_ascii_uppercase().into())
+/// });
+/// # let _ = rxrpc::Endpoint::builder().service(1, shout);
+/// ```
+pub fn unary<F, Fut>(answer: F) -> Unary<F>
+where
+    F: Fn(Request) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Bytes, AbortCode>> + 'static,
+{
+    Unary { answer, request_max_bytes: 16 << 20 }
+}
+
+impl<F> Unary<F> {
+    /// Requests of more bytes than this are aborted with `RX_PROTOCOL_ERROR`.
+    pub fn request_max_bytes(mut self, bytes: usize) -> Unary<F> {
+        self.request_max_bytes = bytes;
+        self
+    }
+}
+
+impl<F, Fut> Service for Unary<F>
+where
+    F: Fn(Request) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Bytes, AbortCode>> + 'static,
+{
+    fn serve(self: Arc<Self>, mut call: IncomingCall) {
+        actix_rt::spawn(async move {
+            let bytes = match call.read_all(self.request_max_bytes).await {
+                Ok(bytes) => bytes,
+                Err(StreamError::TooLarge(_)) => return call.abort(AbortCode::PROTOCOL_ERROR),
+                Err(StreamError::Failed(_)) => return,
+            };
+            let request = Request { info: call.info().clone(), bytes };
+            match (self.answer)(request).await {
+                Ok(reply) => call.reply(reply),
+                Err(code) => call.abort(code),
+            }
+        });
+    }
+}

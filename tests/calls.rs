@@ -1,0 +1,124 @@
+//! Whole and streaming calls through the actors, over UDP and in memory.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
+use rxrpc::net::MemoryHub;
+use rxrpc::{AbortCode, CallError, CallFailure, CallOptions, Endpoint, IncomingCall, StreamError};
+
+fn loopback() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 0))
+}
+
+async fn echo(mut call: IncomingCall) -> Result<(), StreamError> {
+    let bytes = call.read_all(64 << 20).await?;
+    call.reply(bytes);
+    Ok(())
+}
+
+fn pattern(len: usize) -> Bytes {
+    (0..len).map(|index| (index * 31 % 251) as u8).collect()
+}
+
+async fn pair() -> (Endpoint, Endpoint) {
+    let server = Endpoint::builder().bind(loopback()).service(1, echo).start().await.unwrap();
+    let client = Endpoint::builder().bind(loopback()).start().await.unwrap();
+    (client, server)
+}
+
+async fn sizes() {
+    let (client, server) = pair().await;
+    let connection = client.connect(server.local_addr(), 1).await.unwrap();
+    for len in [0, 1, 1411, 1412, 1413, 65_536, 1_000_000, 5_000_000] {
+        let request = pattern(len);
+        let reply = connection.call(request.clone()).await.unwrap();
+        assert!(reply == request, "{len} bytes");
+    }
+    let snapshot = server.inspect().await.unwrap();
+    assert_eq!(snapshot.connections.len(), 1);
+    assert_eq!(snapshot.connections[0].channels.len(), 4);
+    assert_eq!(snapshot.counters.busy_sent, 0);
+    drop(connection);
+    let report = client.shutdown(Duration::from_secs(1)).await;
+    assert_eq!(report.calls_cut, 0);
+    server.shutdown(Duration::from_secs(1)).await;
+}
+
+#[actix_rt::test]
+async fn requests_of_every_size_come_back_on_one_arbiter() {
+    sizes().await;
+}
+
+#[tokio::test]
+async fn requests_of_every_size_come_back_under_plain_tokio() {
+    sizes().await;
+}
+
+#[actix_rt::test]
+async fn more_calls_than_channels_run_at_once() {
+    let (client, server) = pair().await;
+    let connection = client.connect(server.local_addr(), 1).await.unwrap();
+    let calls = (0..64).map(|index| {
+        let connection = connection.clone();
+        async move { connection.call(pattern(index * 100)).await.unwrap() }
+    });
+    let replies = futures::future::join_all(calls).await;
+    assert!(replies.iter().enumerate().all(|(index, reply)| *reply == pattern(index * 100)));
+    assert_eq!(client.inspect().await.unwrap().connections.len(), 4);
+}
+
+#[actix_rt::test]
+async fn a_call_streams_both_ways() {
+    let (client, server) = pair().await;
+    let connection = client.connect(server.local_addr(), 1).await.unwrap();
+    let mut request = connection.open_call(CallOptions::default()).await.unwrap();
+    let body = pattern(300_000);
+    AsyncWriteExt::write_all(&mut request, &body[..100_000]).await.unwrap();
+    request.write(body.slice(100_000..)).await.unwrap();
+    let mut reply = request.finish().unwrap();
+    let mut first = vec![0; 1000];
+    AsyncReadExt::read_exact(&mut reply, &mut first).await.unwrap();
+    let mut rest = first;
+    while let Some(piece) = reply.next().await {
+        rest.extend_from_slice(&piece.unwrap());
+    }
+    assert!(rest == body);
+}
+
+#[actix_rt::test]
+async fn failures_say_what_happened() {
+    let (client, server) = pair().await;
+    let refuse = rxrpc::unary(|_| async { Err::<Bytes, _>(AbortCode(4711)) });
+    server.offer(2, refuse);
+    let connection = client.connect(server.local_addr(), 2).await.unwrap();
+    let error = connection.call("x").await.unwrap_err();
+    assert_eq!(error, CallError::Failed(CallFailure::PeerAborted(AbortCode(4711))));
+    let connection = client.connect(server.local_addr(), 999).await.unwrap();
+    let error = connection.call("x").await.unwrap_err();
+    assert_eq!(error.abort_code(), Some(AbortCode::INVALID_OPERATION));
+    let free = std::net::UdpSocket::bind(loopback()).unwrap().local_addr().unwrap();
+    let connection = client.connect(free, 1).await.unwrap();
+    let error = connection.call("x").await.unwrap_err();
+    assert!(matches!(error, CallError::Failed(CallFailure::Network(_))), "{error}");
+}
+
+#[actix_rt::test]
+async fn silence_ends_a_call_at_its_deadline_and_at_the_dead_time() {
+    tokio::time::pause();
+    let hub = MemoryHub::new();
+    let at = |port| SocketAddr::from(([10, 0, 0, 1], port));
+    let (_, source) = hub.bind_source(at(7001)).unwrap();
+    let _silent = hub.bind(at(7009)).unwrap();
+    let client = Endpoint::builder().network(source).start().await.unwrap();
+    let connection = client.connect(at(7009), 1).await.unwrap();
+    let began = tokio::time::Instant::now();
+    let error =
+        connection.call_with("x", CallOptions::within(Duration::from_secs(3))).await.unwrap_err();
+    assert_eq!(error, CallError::Failed(CallFailure::Deadline(Duration::from_secs(3))));
+    assert_eq!(began.elapsed().as_secs(), 3);
+    let error = connection.call("x").await.unwrap_err();
+    assert_eq!(error, CallError::Failed(CallFailure::Dead(Duration::from_secs(20))));
+    assert_eq!(began.elapsed().as_secs(), 23);
+}
