@@ -1,7 +1,13 @@
 //! The conformance scenarios of `docs/protocol/rx-scenarios.md` and `rx-race.md`, each by its id: an
 //! endpoint of the bare core under test (T) against a scripted peer (P), in virtual time.
 
+mod acks;
+mod busy_abort;
 mod call_numbers;
+mod data;
+mod identity;
+mod jumbograms;
+mod malformed;
 mod race;
 #[allow(dead_code, unused_imports)]
 mod support;

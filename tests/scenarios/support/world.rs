@@ -10,7 +10,7 @@ use rxrpc::proto::channel::{Command, Notice, Start};
 use rxrpc::proto::config::EndpointConfig;
 use rxrpc::proto::router::{Identity, Offer, RouteId};
 use rxrpc::proto::{CallFailure, CallState, DropReason};
-use rxrpc::security::RxNull;
+use rxrpc::security::{ClientClass, RxNull};
 use rxrpc::testkit::{CallRef, InlineEndpoint, StartToken};
 use rxrpc::wire::{
     AbortCode, Ack, AckReason, CallNumber, ChannelIndex, Cid, DATA_PAYLOAD_MAX, Epoch, Flags,
@@ -71,6 +71,12 @@ pub struct AppCall {
     unread: (u32, usize),
 }
 
+/// One direction of one call: where to, whether from the client, epoch, cid, number.
+type CallKey = (SocketAddr, bool, u32, u32, u32);
+
+/// Number and state of each channel of a connection.
+type States = [(CallNumber, Option<CallState>); 4];
+
 /// A running scenario.
 pub struct Scenario {
     id: &'static str,
@@ -89,7 +95,8 @@ pub struct Scenario {
     sent: VecDeque<(Instant, SocketAddr, Vec<u8>)>,
     ladder: Vec<String>,
     seen_serials: BTreeMap<(SocketAddr, bool, u32, u32), Serial>,
-    edges: BTreeMap<(SocketAddr, bool, u32, u32, u32), (u32, u32)>,
+    /// firstPacket and upper edge of each call's last ACK.
+    edges: BTreeMap<CallKey, (u32, u32)>,
     starts: BTreeMap<StartToken, bool>,
     pub refused: Vec<CallFailure>,
     pub returned: usize,
@@ -171,13 +178,19 @@ impl Scenario {
     }
 
     /// From now on T's service does this.
-    pub fn app(&mut self, app: App) {
+    pub fn app(&mut self, app: App) -> &mut Self {
         self.app = app;
+        self
     }
 
     /// Opens a client connection of T to P.
     pub fn connect(&mut self) -> RouteId {
-        let route = self.t.connect(self.now, self.from, ServiceId(1), &RxNull, false);
+        self.connect_with(&RxNull)
+    }
+
+    /// As [`Scenario::connect`], with any class.
+    pub fn connect_with(&mut self, class: &dyn ClientClass) -> RouteId {
+        let route = self.t.connect(self.now, self.from, ServiceId(1), class, false);
         self.route.get_or_insert(route);
         route
     }
@@ -270,6 +283,12 @@ impl Scenario {
         self.expect(&[line])
     }
 
+    /// What has left T since the last look does not matter.
+    pub fn ignore_left(&mut self) -> &mut Self {
+        self.sent.clear();
+        self
+    }
+
     /// Nothing leaves T now nor within 500 ms.
     #[track_caller]
     pub fn none(&mut self) -> &mut Self {
@@ -334,7 +353,7 @@ impl Scenario {
     }
 
     /// As far as anybody can see from outside: each channel's number and state.
-    pub fn states(&self) -> Vec<(RouteId, [(CallNumber, Option<CallState>); 4])> {
+    pub fn states(&self) -> Vec<(RouteId, States)> {
         let of = |route| {
             ChannelIndex::ALL.map(|index| match self.t.channel(route, index) {
                 Some(channel) => (channel.call_number(), channel.state()),
