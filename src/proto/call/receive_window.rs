@@ -227,7 +227,6 @@ impl ReceiveWindow {
         }
         let half = self.upper.minus(self.size.div_ceil(2));
         let first = self.next.earlier(half).later(self.next.minus(self.describable()));
-        let first = first.later(Seq::FIRST);
         let mut seq = first;
         while !seq.after(self.highest) && sacks.len() < SACK_ENTRIES_MAX {
             sacks.push(u8::from(seq.before(self.next) || self.holds(seq)));
@@ -437,5 +436,24 @@ mod tests {
         assert_eq!(ack(&window), (17, 32, 16, vec![1; 16]));
         window.consume(31, 310);
         assert_eq!(ack(&window), (33, 32, 255, vec![]));
+    }
+
+    #[test]
+    fn s_134_the_window_keeps_its_order_across_2_to_the_31() {
+        const NEXT: u32 = 0x7fff_fff0;
+        let mut window = ReceiveWindow::new(32, 32, 1 << 20);
+        (window.consumed, window.next, window.highest) = (Seq(NEXT), Seq(NEXT), Seq(NEXT - 1));
+        (window.upper, window.advertised) = (Seq(NEXT + 32), Seq(NEXT + 32));
+        assert_eq!(offer(&mut window, NEXT + 31), Offer::Queued);
+        assert_eq!(offer(&mut window, NEXT + 32), Offer::Beyond);
+        assert_eq!(offer(&mut window, NEXT - 1), Offer::Duplicate);
+        for seq in NEXT..NEXT + 31 {
+            let filled_gap = true;
+            assert_eq!(offer(&mut window, seq), Offer::InOrder { filled_gap });
+        }
+        let half = NEXT + 16;
+        assert_eq!(ack(&window), (half, NEXT + 31, 16, vec![1; 16]));
+        window.consume(32, 320);
+        assert_eq!(ack(&window), (0x8000_0010, NEXT + 31, 32, vec![]));
     }
 }

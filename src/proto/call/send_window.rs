@@ -672,4 +672,39 @@ mod tests {
         window.acknowledge(&ack(17, 0, &[]), Serial(1)).unwrap();
         assert_eq!(window.take_credit(1412), Some(16 * 1412));
     }
+
+    #[test]
+    fn s_134_the_window_keeps_its_order_across_2_to_the_31() {
+        const UNA: u32 = 0x7fff_fff0;
+        let mut window = SendWindow::new(64, 255);
+        window.una = Seq(UNA);
+        window.write(Bytes::from(vec![7; 40 * 1412]));
+        window.close();
+        let now = Instant::now();
+        for packet in 0..32 {
+            let seq = window.take_next(window.limit(32), 1412, now);
+            assert_eq!(seq, Some(Seq(UNA + packet)));
+            if let Some(sent) = window.packet_mut(Seq(UNA + packet)) {
+                sent.serial = Serial(packet + 1);
+            }
+        }
+        assert_eq!(
+            window.take_next(window.limit(32), 1412, now),
+            None,
+            "the limit lies beyond too"
+        );
+        assert_eq!(window.acknowledge(&ack(UNA - 1, 0, &[]), Serial(1)), Err(AckRefused::Stale));
+        let beyond = window.acknowledge(&ack(UNA + 33, 0, &[]), Serial(1));
+        assert_eq!(beyond, Err(AckRefused::BeyondSent));
+        // The hole is the packet 7fffffff; what lies behind it was received.
+        let sacks = [vec![1; 15], vec![0, 1, 1, 1]].concat();
+        let progress = window.acknowledge(&ack(UNA, 32, &sacks), Serial(1)).map(|it| it.1);
+        let lost = Some((1, Some(Seq(0x7fff_ffff))));
+        assert_eq!(progress.ok().map(|it| (it.lost, it.lost_first)), lost);
+        let soft = window.limit(4);
+        assert_eq!(soft, Seq(UNA + 15 + 4));
+        let progress = window.acknowledge(&ack(UNA + 32, 0, &[]), Serial(2)).map(|it| it.1);
+        assert_eq!(progress.ok().map(|it| it.newly_acked), Some(14));
+        assert_eq!((window.una(), window.in_flight()), (Seq(0x8000_0010), 0));
+    }
 }
