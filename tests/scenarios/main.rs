@@ -4,10 +4,13 @@
 mod acks;
 mod busy_abort;
 mod call_numbers;
+mod channels;
 mod data;
 mod identity;
 mod jumbograms;
 mod malformed;
 mod race;
+mod security;
 #[allow(dead_code, unused_imports)]
 mod support;
+mod wrap_around;
