@@ -178,6 +178,18 @@ fn s_095_a_closed_window_is_probed() {
 }
 
 #[test]
+fn s_095_a_window_that_shrinks_below_what_is_out_is_probed() {
+    for window in [0, 1, 2] {
+        let mut t = sending("S-95", 4);
+        t.send(&format!("A n1 f1 p2 a[1,1] w{window}")).expect(&[]);
+        t.after(secs(1), &["D n1 q1 [R] len1412"]).after(secs(2), &["D n1 q1 [R] len1412"]);
+        t.send("A n1 f3 p2 w8").expect(&["D n1 q3 [R] len1412"]);
+        t.send("A n1 f5 p4 w8").expect(&[]);
+        t.done();
+    }
+}
+
+#[test]
 fn s_096_ackall_frees_what_was_sent() {
     let mut t = server_with("S-96", |_| {});
     t.app(App::Reply(6)).send("D n1 q1 [CL]");

@@ -248,6 +248,18 @@ impl SendWindow {
         Some(seq)
     }
 
+    /// The oldest packet once more, acknowledged softly or not: the peer's window lets nothing else out, and
+    /// the answer says whether it has opened.
+    pub fn take_probe(&mut self) -> Option<Seq> {
+        let sent = self.packets.front_mut()?;
+        sent.is_resent = true;
+        if std::mem::take(&mut sent.is_lost) {
+            self.lost -= 1;
+            self.flying += 1;
+        }
+        Some(self.una)
+    }
+
     /// The packet with this seq; `None` if it is acknowledged for good or not yet made.
     pub fn packet_mut(&mut self, seq: Seq) -> Option<&mut Sent> {
         let index = self.una.distance_to(seq) as usize;

@@ -16,7 +16,7 @@ const RTT_SAMPLES_MIN: u32 = 3;
 /// How long RTT may go unmeasured while there is something to measure.
 const RTT_INTERVAL: Duration = Duration::from_secs(1);
 /// Packets of one direction of a call: 2^31 (rx-wire.md 1.3).
-const SEQ_MAX: u32 = 0x7fff_ffff;
+pub(super) const SEQ_MAX: u32 = 0x7fff_ffff;
 /// Packets of one burst, so that one step stays bounded whatever the windows are.
 const BURST_PACKETS_MAX: usize = 512;
 
@@ -48,6 +48,11 @@ impl Channel {
             && let Some(seq) = call.send.take_next(limit, payload_max, now)
         {
             burst.push(seq);
+        }
+        let timer_fired = matches!(cause, ResendCause::Timeout | ResendCause::WindowProbe);
+        if burst.is_empty() && timer_fired && call.send.first_lost().is_some() {
+            // The window shrank below what is outstanding (rx-flow.md 2 and 6; S-95).
+            burst.extend(call.send.take_probe());
         }
         let Some(last) = burst.last().copied() else {
             return self.arm_window_probe(now);
@@ -213,12 +218,13 @@ impl Channel {
         call.state = next_state(call);
     }
 
-    /// The peer's window is closed and something waits: a probe goes out when the timer fires.
+    /// The peer's window lets nothing out and something waits: a probe goes out when the timer fires.
     fn arm_window_probe(&mut self, now: Instant) {
         let payload_max = self.plain_max();
         let Some(call) = &mut self.call else { return };
-        let waits = call.send.first_lost().is_some() || call.send.has_unsent(payload_max);
-        if waits && call.send.peer_window() == 0 && call.timers.retransmit.is_none() {
+        let is_closed = call.send.peer_window() == 0 && call.send.has_unsent(payload_max);
+        let waits = is_closed || call.send.has_unacked();
+        if waits && call.timers.retransmit.is_none() {
             call.timers.retransmit = Some(now + call.rtt.rto(&self.config, Duration::ZERO));
         }
     }
