@@ -80,6 +80,16 @@ fn s_072_a_packet_beyond_the_window() {
 }
 
 #[test]
+fn s_072_a_number_beyond_all_windows_is_beyond_the_window() {
+    let mut t = server("S-72");
+    t.send("D n1 q2 s2 [C]").expect(&["A n1 f1 p2 s2 =OUT_OF_SEQUENCE a[0,1]"]);
+    for seq in [0x7fff_ffffu32, 0x8000_0000, 0x8000_0002, 0xffff_ffff] {
+        t.send(&format!("D n1 q{seq} s40 [C]")).expect(&["A n1 f1 p2 s40 =EXCEEDS_WINDOW a[0,1]"]);
+    }
+    t.done();
+}
+
+#[test]
 fn s_073_data_after_the_last_packet() {
     let mut t = server("S-73");
     t.app(App::Manual).send_all(&["D n1 q1 [C]", "D n1 q2 [C]", "D n1 q3 [CL]"]).ignore_left();

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::transmit::SEQ_MAX;
 use super::{Channel, ChannelOutput, LastEnd, Received, Security};
 use crate::proto::call::{Offer, Packet, WindowUpdate};
 use crate::proto::{CallFailure, DropReason, Role, Why};
@@ -42,12 +43,20 @@ impl Channel {
         let mut delivered = Vec::new();
         let had_accepted = call.receive.has_accepted();
         let is_last = header.flags.has(Flags::LAST_PACKET);
-        match call.receive.offer(seq, is_last, packet, &mut delivered) {
+        let offer = if seq.0 > SEQ_MAX {
+            Offer::Beyond
+        } else {
+            call.receive.offer(seq, is_last, packet, &mut delivered)
+        };
+        match offer {
             Offer::InOrder { filled_gap } => {
                 if header.flags.has(Flags::REQUEST_ACK) {
                     call.ack.demand(AckReason::Requested, serial);
                 } else if filled_gap {
                     call.ack.demand(AckReason::Idle, serial);
+                }
+                if call.receive.next().0 > SEQ_MAX && !call.receive.is_complete() {
+                    return self.refuse_data(now, Why::TooManyPackets, out);
                 }
                 if call.receive.is_complete() {
                     call.ack.received_last(now, self.config.delayed_ack);
