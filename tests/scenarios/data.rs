@@ -1,5 +1,6 @@
 //! Section E: receiving DATA.
 
+use rxrpc::proto::channel::Command;
 use rxrpc::proto::{CallFailure, CallState, Why};
 use rxrpc::wire::AbortCode;
 
@@ -162,6 +163,19 @@ fn s_080_a_reader_that_does_not_read() {
     t.read_all(1).expect(&["A n1 f33 p32 s0 =DELAY a[] w32"]);
     t.send("D n1 q33 s91 [CL]").after(ms(100), &["A n1 f34 p33 s0 =DELAY a[] w32"]);
     t.expect_state(Some(CallState::ServerWork));
+    t.done();
+}
+
+#[test]
+fn s_080_a_reader_that_gives_up_reading() {
+    let mut t = server("S-80");
+    t.app(App::Manual);
+    for seq in 1..=32 {
+        t.send(&format!("D n1 q{seq} s{seq} [C]")).ignore_left();
+    }
+    t.command(1, Command::Discard).expect(&["A n1 f33 p32 s0 =DELAY a[] w32"]);
+    t.send("D n1 q33 [CL]").expect(&[]).expect_state(Some(CallState::ServerWork));
+    t.write(1, b"no", true).expect(&["D n1 q1 [L] \"no\""]);
     t.done();
 }
 

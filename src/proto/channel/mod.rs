@@ -213,7 +213,7 @@ impl Channel {
         match (command, self.role) {
             (Command::Consumed { packets, bytes }, _) => self.consume(now, packets, bytes),
             (Command::Write { bytes, ends, flushes }, _) => self.write(bytes, ends, flushes),
-            (Command::Discard, _) => self.discard(),
+            (Command::Discard, _) => self.discard(now),
             (Command::End, Role::Client) => self.client_end(now, out),
             (Command::End, Role::Server) => self.server_end(now, out),
             (Command::Abort(code), Role::Client) => self.client_abort(now, code, out),

@@ -143,11 +143,11 @@ impl Channel {
     }
 
     /// The application wants no more of the request; what comes is acknowledged and thrown away.
-    pub(super) fn discard(&mut self) {
+    pub(super) fn discard(&mut self, now: Instant) {
         let Some(call) = &mut self.call else { return };
         call.discards = true;
         let (packets, bytes) = (call.receive.unread_packets(), call.receive.buffered_bytes());
-        call.receive.consume(packets, bytes);
+        self.consume(now, packets, bytes);
     }
 
     /// Bytes of the application for its direction of the call.
