@@ -266,6 +266,11 @@ impl InlineEndpoint {
         self.settle(now);
     }
 
+    /// The network says that the path to `peer` takes datagrams of `datagram_max` bytes only.
+    pub fn path_size(&mut self, peer: SocketAddr, datagram_max: usize) {
+        self.router.handle_path_size(peer, datagram_max);
+    }
+
     /// Works out pending verifications to the end.
     pub fn finish_verifications(&mut self, now: Instant) {
         for (route, future) in std::mem::take(&mut self.verifications) {

@@ -13,4 +13,6 @@ mod race;
 mod security;
 #[allow(dead_code, unused_imports)]
 mod support;
+mod timers;
+mod tools;
 mod wrap_around;

@@ -6,7 +6,7 @@ mod notation;
 mod world;
 
 pub use fake_class::FakeClass;
-pub use notation::{parse, show};
+pub use notation::{bytes_of_hex, parse, show};
 pub use world::{
     App, CID, EPOCH, PEER, Scenario, WAYS, Way, client, client_with, ms, secs, server, server_with,
 };

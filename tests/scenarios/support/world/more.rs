@@ -67,6 +67,12 @@ impl Scenario {
         self
     }
 
+    /// T's next connection to P may begin its serials anew.
+    pub fn forget_serials(&mut self) -> &mut Self {
+        self.seen_serials.clear();
+        self
+    }
+
     /// These words stand in the ladder in this order.
     #[track_caller]
     pub fn expect_order(&mut self, words: &[&str]) -> &mut Self {
