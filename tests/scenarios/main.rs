@@ -5,6 +5,7 @@ mod acks;
 mod busy_abort;
 mod call_numbers;
 mod channels;
+mod conformance;
 mod data;
 mod identity;
 mod jumbograms;
