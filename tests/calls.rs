@@ -1,11 +1,13 @@
 //! Whole and streaming calls through the actors, over UDP and in memory.
 
+use std::io;
 use std::net::SocketAddr;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
-use rxrpc::net::MemoryHub;
+use rxrpc::net::{Incoming, MemoryHub, Network, Transmit};
 use rxrpc::{AbortCode, CallError, CallFailure, CallOptions, Endpoint, IncomingCall, StreamError};
 
 fn loopback() -> SocketAddr {
@@ -121,4 +123,48 @@ async fn silence_ends_a_call_at_its_deadline_and_at_the_dead_time() {
     let error = connection.call("x").await.unwrap_err();
     assert_eq!(error, CallError::Failed(CallFailure::Dead(Duration::from_secs(20))));
     assert_eq!(began.elapsed().as_secs(), 23);
+}
+
+/// A network whose system has no route to anybody.
+struct NoRoute(rxrpc::net::MemoryNetwork);
+
+impl Network for NoRoute {
+    fn local_addr(&self) -> SocketAddr {
+        self.0.local_addr()
+    }
+
+    fn max_segments(&self) -> usize {
+        self.0.max_segments()
+    }
+
+    fn poll_receive(
+        &mut self,
+        task: &mut Context<'_>,
+        into: &mut Vec<Incoming>,
+    ) -> Poll<io::Result<()>> {
+        self.0.poll_receive(task, into)
+    }
+
+    fn try_send(&mut self, _: &Transmit<'_>) -> io::Result<()> {
+        Err(io::ErrorKind::NetworkUnreachable.into())
+    }
+
+    fn poll_send_ready(&mut self, task: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_send_ready(task)
+    }
+}
+
+#[actix_rt::test]
+async fn a_send_without_a_route_fails_the_call_at_once() {
+    tokio::time::pause();
+    let hub = MemoryHub::new();
+    let network = NoRoute(hub.bind(SocketAddr::from(([10, 0, 0, 1], 7001))).unwrap());
+    let source = rxrpc::net::network_source(move || Ok(network));
+    let client = Endpoint::builder().network(source).start().await.unwrap();
+    let connection = client.connect(SocketAddr::from(([10, 0, 0, 2], 7009)), 1).await.unwrap();
+    let began = tokio::time::Instant::now();
+    let error = connection.call("x").await.unwrap_err();
+    let unreachable = CallFailure::Network(rxrpc::NetworkProblem::NetUnreachable);
+    assert_eq!(error, CallError::Failed(unreachable));
+    assert!(began.elapsed() < Duration::from_secs(1));
 }

@@ -53,8 +53,6 @@ pub struct CallConfig {
     pub abort_burst: u32,
     /// Least time between identical aborts after that.
     pub abort_interval: Duration,
-    /// Packets per datagram in a burst of ours. 1 = never a jumbogram.
-    pub jumbo_send_packets: u32,
 }
 
 impl Default for CallConfig {
@@ -81,7 +79,6 @@ impl Default for CallConfig {
             reach_ping_interval: Duration::from_secs(2),
             abort_burst: 10,
             abort_interval: Duration::from_secs(3),
-            jumbo_send_packets: 1,
         }
     }
 }
@@ -115,7 +112,6 @@ impl CallConfig {
         )?;
         range("congestion_window_initial_packets", self.congestion_window_initial_packets, 1, 255)?;
         range("jumbo_receive_packets", self.jumbo_receive_packets, 1, 6)?;
-        range("jumbo_send_packets", self.jumbo_send_packets, 1, 6)?;
         if self.receive_buffer_max_bytes < 1412 {
             return Err(ConfigError::new(
                 "receive_buffer_max_bytes",

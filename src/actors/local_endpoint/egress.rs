@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use crate::net::{Network, Transmit};
 use crate::proto::router::{RouteId, Router};
-use crate::proto::{BATCH_BYTES_MAX, Datagrams};
+use crate::proto::{BATCH_BYTES_MAX, Datagrams, NetworkProblem};
 
 /// Batches that are looked at for one to join. More peers at once than this rarely share a flush.
 const JOIN_REACH: usize = 8;
@@ -39,6 +39,8 @@ pub(super) struct Egress {
     queued_bytes: usize,
     segments_max: usize,
     is_blocked: bool,
+    /// Destinations that the system has no way to.
+    unreachable: Vec<(SocketAddr, NetworkProblem)>,
 }
 
 impl Egress {
@@ -48,7 +50,13 @@ impl Egress {
             queued_bytes: 0,
             segments_max: segments_max.max(1),
             is_blocked: false,
+            unreachable: Vec::new(),
         }
+    }
+
+    /// Destinations that the last flushes found no way to (rx-calls.md 10).
+    pub fn take_unreachable(&mut self) -> Vec<(SocketAddr, NetworkProblem)> {
+        std::mem::take(&mut self.unreachable)
     }
 
     /// Whether the socket took no more at the last flush.
@@ -126,11 +134,26 @@ impl Egress {
                 Err(error) => {
                     log::debug!("{} datagrams to {} lost: {error}", item.count, item.to);
                     router.counters_mut().send_failures += item.count as u64;
+                    if let Some(problem) = problem_of(&error) {
+                        self.unreachable.push((item.to, problem));
+                    }
                 }
             }
             if let Some(item) = self.queue.pop_front() {
                 self.queued_bytes -= item.bytes.len();
             }
         }
+    }
+}
+
+fn problem_of(error: &io::Error) -> Option<NetworkProblem> {
+    match error.kind() {
+        io::ErrorKind::NetworkUnreachable | io::ErrorKind::NetworkDown => {
+            Some(NetworkProblem::NetUnreachable)
+        }
+        io::ErrorKind::HostUnreachable => Some(NetworkProblem::HostUnreachable),
+        io::ErrorKind::ConnectionRefused => Some(NetworkProblem::PortUnreachable),
+        io::ErrorKind::PermissionDenied => Some(NetworkProblem::Prohibited),
+        _ => None,
     }
 }

@@ -99,6 +99,9 @@ impl LocalEndpoint {
                 task.waker().wake_by_ref();
             }
         }
+        for (to, problem) in self.egress.take_unreachable() {
+            self.tell_unreachable(to, problem);
+        }
     }
 
     fn take(&mut self, incoming: Incoming, own: &Addr<LocalEndpoint>) {
@@ -152,6 +155,10 @@ impl LocalEndpoint {
             }
             _ => return,
         };
+        self.tell_unreachable(to, problem);
+    }
+
+    fn tell_unreachable(&mut self, to: std::net::SocketAddr, problem: NetworkProblem) {
         for route in self.router.handle_network_problem(to, problem) {
             if let Some(target) = self.router.target(route) {
                 for channel in &target.channels {
