@@ -12,6 +12,7 @@ mod jumbograms;
 mod malformed;
 mod race;
 mod security;
+mod storm;
 #[allow(dead_code, unused_imports)]
 mod support;
 mod timers;
