@@ -56,11 +56,6 @@ impl Congestion {
         !self.recovering && self.window < self.threshold
     }
 
-    /// Whether a loss found by SACK is being mended.
-    pub fn is_recovering(&self) -> bool {
-        self.recovering
-    }
-
     /// An ACK acknowledged `packets` for the first time. `is_limited` = the window was what held us back;
     /// else growing it would mean nothing.
     pub fn on_acked(&mut self, packets: u32, is_limited: bool) {

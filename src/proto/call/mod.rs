@@ -21,7 +21,7 @@ pub(crate) use timers::Timers;
 use super::config::CallConfig;
 use super::peer::PeerHint;
 use super::{CallTag, NetworkProblem};
-use crate::wire::{CallNumber, Seq, Serial, ServiceId};
+use crate::wire::{CallNumber, Seq, Serial};
 
 /// PINGs whose answers are awaited.
 const PROBES_MAX: usize = 4;
@@ -88,8 +88,6 @@ pub(crate) struct Call {
     pub local_status: u8,
     /// Client: this call asks for a service upgrade, and no answer has come.
     pub asks_upgrade: bool,
-    /// The service of the request's first packet.
-    pub service_id: ServiceId,
     /// When DATA last asked for an ACK.
     pub ack_requested_at: Option<Instant>,
 }
@@ -99,7 +97,6 @@ impl Call {
         tag: CallTag,
         number: CallNumber,
         state: CallState,
-        service_id: ServiceId,
         now: Instant,
         hint: &PeerHint,
         config: &CallConfig,
@@ -143,7 +140,6 @@ impl Call {
             remote_status: 0,
             local_status: 0,
             asks_upgrade: false,
-            service_id,
             ack_requested_at: None,
         }
     }

@@ -16,7 +16,6 @@ impl Channel {
             self.memory.tag,
             number,
             CallState::ClientReserved,
-            self.service_id,
             now,
             &self.hint,
             &self.config,

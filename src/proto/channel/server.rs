@@ -92,7 +92,6 @@ impl Channel {
             self.memory.tag,
             header.call_number,
             CallState::ServerReceive,
-            header.service_id,
             now,
             &self.hint,
             &self.config,
