@@ -38,7 +38,7 @@ impl Script {
         match dice.below(40) {
             0..=17 => {
                 // Every fourth call is a long one.
-                let seq = if number % 4 == 0 {
+                let seq = if number.is_multiple_of(4) {
                     dice.of(&[1, 2, 3, 4, 5, 6, 20, 32, 33, 300])
                 } else {
                     1 + dice.below(7)
