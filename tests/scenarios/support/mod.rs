@@ -3,6 +3,7 @@
 
 pub mod fake_class;
 mod notation;
+pub mod relay;
 mod world;
 
 pub use fake_class::FakeClass;
