@@ -9,7 +9,9 @@ use crate::wire::Header;
 #[derive(Debug, Default)]
 pub struct Datagrams {
     bytes: Vec<u8>,
-    batches: Vec<Batch>,
+    /// The first batch stands by itself: most steps have no other, and need no second allocation.
+    first: Option<Batch>,
+    more: Vec<Batch>,
     open: Option<usize>,
 }
 
@@ -43,7 +45,7 @@ impl Datagrams {
     pub fn finish(&mut self) -> usize {
         let start = self.open.take().unwrap_or(self.bytes.len());
         let len = self.bytes.len() - start;
-        match self.batches.last_mut() {
+        match self.more.last_mut().or(self.first.as_mut()) {
             Some(batch)
                 if batch.len == batch.segment * batch.count
                     && len <= batch.segment
@@ -53,7 +55,13 @@ impl Datagrams {
                 batch.len += len;
                 batch.count += 1;
             }
-            _ => self.batches.push(Batch { segment: len, len, count: 1 }),
+            last => {
+                let batch = Batch { segment: len, len, count: 1 };
+                match last {
+                    None => self.first = Some(batch),
+                    Some(_) => self.more.push(batch),
+                }
+            }
         }
         len
     }
@@ -71,7 +79,7 @@ impl Datagrams {
 
     /// Whether there is nothing to send.
     pub fn is_empty(&self) -> bool {
-        self.batches.is_empty()
+        self.first.is_none()
     }
 
     /// Bytes of all datagrams.
@@ -81,13 +89,13 @@ impl Datagrams {
 
     /// Datagrams in all batches.
     pub fn count(&self) -> usize {
-        self.batches.iter().map(|batch| batch.count).sum()
+        self.first.iter().chain(&self.more).map(|batch| batch.count).sum()
     }
 
     /// The batches, in order, each with its bytes.
     pub fn batches(&self) -> impl Iterator<Item = (Batch, &[u8])> {
         let mut at = 0;
-        self.batches.iter().map(move |batch| {
+        self.first.iter().chain(&self.more).map(move |batch| {
             let start = at;
             at += batch.len;
             (*batch, &self.bytes[start..at])
@@ -96,9 +104,10 @@ impl Datagrams {
 
     /// The buffer itself, if it holds a single batch: nothing is copied.
     pub fn take_only_batch(&mut self) -> Option<(Batch, Vec<u8>)> {
-        let [batch] = self.batches[..] else { return None };
-        self.batches.clear();
-        Some((batch, std::mem::take(&mut self.bytes)))
+        if !self.more.is_empty() {
+            return None;
+        }
+        Some((self.first.take()?, std::mem::take(&mut self.bytes)))
     }
 
     /// The datagrams, one by one, in order.
@@ -109,13 +118,6 @@ impl Datagrams {
     /// Takes all of `self`, leaving it empty.
     pub fn take(&mut self) -> Datagrams {
         std::mem::take(self)
-    }
-
-    /// Empties it and keeps the memory.
-    pub fn clear(&mut self) {
-        self.bytes.clear();
-        self.batches.clear();
-        self.open = None;
     }
 }
 
