@@ -266,6 +266,12 @@ impl SendWindow {
         self.packets.get_mut(index)
     }
 
+    /// Plain bytes of these packets together.
+    pub fn plain_len(&self, burst: &[Seq]) -> usize {
+        let packet = |seq: &Seq| self.packets.get(self.una.distance_to(*seq) as usize);
+        burst.iter().filter_map(packet).map(|sent| usize::from(sent.len)).sum()
+    }
+
     /// Whether the packet `index` places after `una` was transmitted more than once.
     pub fn is_resent(&self, index: u32) -> bool {
         self.packets.get(index as usize).is_some_and(|sent| sent.is_resent)

@@ -2,10 +2,11 @@
 
 use bytes::Bytes;
 
+use crate::proto::call::Packet;
 use crate::proto::datagrams::Datagrams;
 use crate::proto::peer::PeerReport;
 use crate::proto::{CallFailure, CallTag, DropReason, Event};
-use crate::wire::{CallNumber, ServiceId};
+use crate::wire::{CallNumber, Seq, ServiceId};
 
 /// Gathers the output of one step. Whoever drives the channel empties it.
 #[derive(Debug, Default)]
@@ -20,6 +21,15 @@ pub struct ChannelOutput {
     pub connection: Vec<ChannelToConnection>,
     /// To the endpoint's memory of the peer.
     pub peer: PeerReport,
+    /// Memory that is used again in each step.
+    pub(super) scratch: Scratch,
+}
+
+/// Vectors that a step needs for a moment; empty between steps.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    pub burst: Vec<Seq>,
+    pub delivered: Vec<(Seq, Packet)>,
 }
 
 /// A call that has come.

@@ -40,13 +40,12 @@ impl Channel {
         if seq == Seq(0) {
             return out.drop(DropReason::SeqZero);
         }
-        let mut delivered = Vec::new();
         let had_accepted = call.receive.has_accepted();
         let is_last = header.flags.has(Flags::LAST_PACKET);
         let offer = if seq.0 > SEQ_MAX {
             Offer::Beyond
         } else {
-            call.receive.offer(seq, is_last, packet, &mut delivered)
+            call.receive.offer(seq, is_last, packet, &mut out.scratch.delivered)
         };
         match offer {
             Offer::InOrder { filled_gap } => {
@@ -75,13 +74,16 @@ impl Channel {
         }
         call.note_heard(now);
         if call.attached {
-            self.deliver(now, delivered, out);
+            let mut delivered = std::mem::take(&mut out.scratch.delivered);
+            self.deliver(now, delivered.drain(..), out);
+            out.scratch.delivered = delivered;
         } else {
-            call.unattached.extend(delivered);
+            call.unattached.append(&mut out.scratch.delivered);
         }
     }
 
     fn refuse_data(&mut self, now: Instant, why: Why, out: &mut ChannelOutput) {
+        out.scratch.delivered.clear();
         let code = AbortCode::PROTOCOL_ERROR;
         self.abort_call(now, code, CallFailure::Aborted { code, why }, out);
     }
@@ -90,7 +92,7 @@ impl Channel {
     pub(super) fn deliver(
         &mut self,
         now: Instant,
-        packets: Vec<(Seq, Packet)>,
+        packets: impl Iterator<Item = (Seq, Packet)>,
         out: &mut ChannelOutput,
     ) {
         let Security::Ready(session) = self.security.clone() else { return };

@@ -182,7 +182,7 @@ impl Channel {
         };
         let held = std::mem::take(&mut call.unattached);
         out.notify(tag, Notice::Incoming(incoming));
-        self.deliver(now, held, out);
+        self.deliver(now, held.into_iter(), out);
         if is_complete && self.call.is_some() {
             out.notify(tag, Notice::End);
         }

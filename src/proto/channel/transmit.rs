@@ -43,7 +43,7 @@ impl Channel {
         if cause == ResendCause::WindowProbe {
             limit = limit.later(call.send.una().plus(1));
         }
-        let mut burst: Vec<Seq> = Vec::new();
+        let mut burst = std::mem::take(&mut out.scratch.burst);
         while burst.len() < BURST_PACKETS_MAX
             && let Some(seq) = call.send.take_next(limit, payload_max, now)
         {
@@ -54,6 +54,19 @@ impl Channel {
             // The window shrank below what is outstanding (rx-flow.md 2 and 6; S-95).
             burst.extend(call.send.take_probe());
         }
+        self.send_what_may_go(now, cause, &burst, payload_max, out);
+        burst.clear();
+        out.scratch.burst = burst;
+    }
+
+    fn send_what_may_go(
+        &mut self,
+        now: Instant,
+        cause: ResendCause,
+        burst: &[Seq],
+        payload_max: usize,
+        out: &mut ChannelOutput,
+    ) {
         let Some(last) = burst.last().copied() else {
             return self.arm_window_probe(now);
         };
@@ -62,11 +75,11 @@ impl Channel {
             let failure = CallFailure::Aborted { code, why: Why::TooManyPackets };
             return self.abort_call(now, code, failure, out);
         }
-        if call.state == CallState::ClientReserved {
+        if self.state() == Some(CallState::ClientReserved) {
             self.client_take_number(now, out);
         }
-        self.send_burst(now, &burst, payload_max, out);
-        self.note_resent(&burst, cause, out);
+        self.send_burst(now, burst, payload_max, out);
+        self.note_resent(burst, cause, out);
         self.after_burst(now);
     }
 
@@ -102,7 +115,8 @@ impl Channel {
         out: &mut ChannelOutput,
     ) {
         let asks = self.asks_for_ack(now, burst, payload_max);
-        out.datagrams.reserve(burst.len() * (HEADER_LEN + usize::from(self.hint.payload_max)));
+        let plain: usize = self.call.as_ref().map_or(0, |call| call.send.plain_len(burst));
+        out.datagrams.reserve(burst.len() * HEADER_LEN + plain);
         for (index, &seq) in burst.iter().enumerate() {
             let is_final = index + 1 == burst.len();
             let wants = asks.wants(seq, is_final);
