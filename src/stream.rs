@@ -87,7 +87,7 @@ impl Link {
                 return Poll::Ready(Some(Err(failure.into())));
             }
             // Credit goes back once a batch, and only if more is expected.
-            if let Poll::Pending = self.poll_event(task) {
+            if self.poll_event(task).is_pending() {
                 self.give_credit();
                 return Poll::Pending;
             }
