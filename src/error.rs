@@ -64,6 +64,17 @@ impl CallError {
     }
 }
 
+impl From<CallError> for io::Error {
+    /// As that of a [`StreamError`]; without a connection, [`io::ErrorKind::NotConnected`].
+    fn from(error: CallError) -> io::Error {
+        match error {
+            CallError::Failed(failure) => StreamError::Failed(failure).into(),
+            CallError::ReplyTooLarge(limit) => StreamError::TooLarge(limit).into(),
+            CallError::Connect(_) => io::Error::new(io::ErrorKind::NotConnected, error),
+        }
+    }
+}
+
 /// Why a stream of a call ended too early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StreamError {

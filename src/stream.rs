@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use actix::Addr;
 use bytes::{Buf, Bytes, BytesMut};
@@ -37,6 +38,8 @@ pub(crate) struct Link {
     gathered: BytesMut,
     credit: u64,
     is_finished: bool,
+    /// The deadline that the caller set, for what it is told when that has passed.
+    deadline: Option<Duration>,
 }
 
 impl Link {
@@ -59,7 +62,14 @@ impl Link {
             gathered: BytesMut::new(),
             credit: 0,
             is_finished: false,
+            deadline: None,
         }
+    }
+
+    /// Of the deadline, the channel only knows what was left when the call began.
+    pub fn with_deadline(mut self, deadline: Option<Duration>) -> Link {
+        self.deadline = deadline;
+        self
     }
 
     /// The next piece of what the peer sends; `None` at its end. A piece counts as taken when it is given.
@@ -233,6 +243,16 @@ impl Link {
         }
     }
 
+    /// Why the call failed, as soon as it has. What comes meanwhile is kept for the reader.
+    pub fn poll_failure(&mut self, task: &mut Context<'_>) -> Poll<CallFailure> {
+        loop {
+            if let Some(failure) = self.failure {
+                return Poll::Ready(failure);
+            }
+            ready!(self.poll_event(task));
+        }
+    }
+
     /// Ends the call with this code.
     pub fn abort(&mut self, code: AbortCode) {
         if !self.is_finished {
@@ -263,7 +283,10 @@ impl Link {
             Some(Notice::End) => self.has_ended = true,
             Some(Notice::Credit(bytes)) => self.credit += bytes,
             Some(Notice::Failed(failure)) => {
-                self.failure = Some(failure);
+                self.failure = Some(match (failure, self.deadline) {
+                    (CallFailure::Deadline(_), Some(asked)) => CallFailure::Deadline(asked),
+                    _ => failure,
+                });
                 self.is_finished = true;
             }
             Some(Notice::Acknowledged(wholly)) => {
@@ -397,6 +420,13 @@ macro_rules! writes {
             ) -> Result<(), $crate::error::StreamError> {
                 let mut bytes = bytes.into();
                 std::future::poll_fn(|task| self.link.poll_write_bytes(task, &mut bytes)).await
+            }
+
+            /// Resolves when the call has failed: the peer aborted it or fell silent, or it was cut off
+            /// here. Pending for as long as the call goes on, so that long work can be given up in a
+            /// `select!`. What the peer sends meanwhile is not lost.
+            pub async fn failed(&mut self) -> $crate::proto::CallFailure {
+                std::future::poll_fn(|task| self.link.poll_failure(task)).await
             }
 
             /// Lets everything written so far leave now, in a short packet if need be.

@@ -138,7 +138,7 @@ impl Connection {
                 (ClientPort::stream(reply, sender), events)
             })
             .await?;
-        let link = Link::new(opened.channel, opened.tag, events);
+        let link = Link::new(opened.channel, opened.tag, events).with_deadline(options.deadline);
         Ok(RequestWriter { link, is_closed: false, place })
     }
 
@@ -167,8 +167,8 @@ impl Connection {
         for _ in 0..TRIES_MAX {
             let connection = place.connection().await?;
             let left = options.deadline.map(|deadline| deadline.saturating_sub(began.elapsed()));
-            if left.is_some_and(|left| left.is_zero()) {
-                return Err(CallFailure::Deadline(began.elapsed()).into());
+            if let (Some(Duration::ZERO), Some(deadline)) = (left, options.deadline) {
+                return Err(CallFailure::Deadline(deadline).into());
             }
             let key = CallKey(bundle.next_key.fetch_add(1, Ordering::Relaxed));
             let (reply, answer) = oneshot::channel();
@@ -179,13 +179,24 @@ impl Connection {
             let answer = answer.await;
             let connection = guard.connection.take();
             match answer {
-                Ok(Answer::Done(result)) => return Ok((place, (result?, events))),
+                Ok(Answer::Done(Ok(result))) => return Ok((place, (result, events))),
+                Ok(Answer::Done(Err(error))) => return Err(as_asked(error, options.deadline)),
                 Ok(Answer::NotTaken) => place.forget(connection),
                 // Its channel, its connection or its endpoint broke; it may have run.
                 Err(oneshot::Canceled) => return Err(CallFailure::Broken.into()),
             }
         }
         Err(ConnectError::Closed.into())
+    }
+}
+
+/// A deadline that passed is told as the caller set it, not as what was left of it when the call began.
+fn as_asked(error: CallError, deadline: Option<Duration>) -> CallError {
+    match (error, deadline) {
+        (CallError::Failed(CallFailure::Deadline(_)), Some(deadline)) => {
+            CallFailure::Deadline(deadline).into()
+        }
+        _ => error,
     }
 }
 

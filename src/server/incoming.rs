@@ -10,7 +10,7 @@ use futures::channel::mpsc;
 use super::port::ServerPort;
 use crate::actors::Channel;
 use crate::error::StreamError;
-use crate::proto::CallTag;
+use crate::proto::{CallFailure, CallTag};
 use crate::security::Identity;
 use crate::stream::{Link, reads, writes};
 use crate::wire::{AbortCode, CallNumber, ServiceId};
@@ -60,6 +60,13 @@ impl IncomingCall {
     /// Who calls.
     pub fn peer(&self) -> SocketAddr {
         self.info.peer
+    }
+
+    /// Resolves when the call has failed, before it is answered: the client aborted it or fell silent, or
+    /// it was cut off here. Pending for as long as the call goes on, so that long work can be given up in
+    /// a `select!`. What the client sends meanwhile is not lost.
+    pub async fn failed(&mut self) -> CallFailure {
+        std::future::poll_fn(|task| self.link.poll_failure(task)).await
     }
 
     /// Answers with all of `bytes`. The rest of the request, if it is not read to its end, is thrown away:

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::{CallInfo, IncomingCall};
 use crate::actors::messages::CallCommand;
-use crate::error::StreamError;
+use crate::error::{CallError, StreamError};
 use crate::proto::channel::Command;
 use crate::security::{RxNull, ServerClass};
 use crate::wire::{AbortCode, ServiceId};
@@ -69,6 +69,13 @@ impl From<StreamError> for ServiceFault {
     }
 }
 
+impl From<CallError> for ServiceFault {
+    /// A service that asks another one passes on the code of that one's abort.
+    fn from(error: CallError) -> Self {
+        ServiceFault(error.abort_code().unwrap_or(AbortCode::CALL_DEAD))
+    }
+}
+
 impl From<std::io::Error> for ServiceFault {
     fn from(_: std::io::Error) -> Self {
         ServiceFault(AbortCode::CALL_DEAD)
@@ -119,9 +126,7 @@ pub struct Unary<F> {
 /// aborted with. Requests of more than 16 MiB are refused; see [`Unary::request_max_bytes`].
 ///
 /// ```
-/// let shout = rxrpc::unary(async |request: rxrpc::Request| {
-///     Ok::<_, rxrpc::AbortCode>(request.bytes.to_ascii_uppercase().into())
-/// });
+/// let shout = rxrpc::unary(async |request| Ok(request.bytes.to_ascii_uppercase().into()));
 /// # let _ = rxrpc::Endpoint::builder().service(1, shout);
 /// ```
 pub fn unary<F, Fut>(answer: F) -> Unary<F>

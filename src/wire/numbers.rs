@@ -324,6 +324,9 @@ impl fmt::Display for AbortCode {
     }
 }
 
+/// So that `?` takes it where any error goes.
+impl std::error::Error for AbortCode {}
+
 #[cfg(test)]
 mod tests {
     use super::*;
