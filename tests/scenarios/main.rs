@@ -13,6 +13,7 @@ mod jumbograms;
 mod look_alikes;
 mod loss;
 mod malformed;
+mod monkey;
 mod race;
 mod security;
 mod storm;
