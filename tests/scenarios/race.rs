@@ -204,6 +204,17 @@ fn rc_10_a_reply_that_is_written_but_not_sent_does_not_keep_the_channel_busy() {
 }
 
 #[test]
+fn rc_10_busy_is_not_said_without_end() {
+    for way in WAYS {
+        let mut t = server_with("RC-10", |config| config.server.call.takeover = false);
+        t.app(App::Manual);
+        t.send("D n1 q1 [CL] \"1\"").deliver(way, &["D n2 q1 [CL] \"2\""; 1000]);
+        assert_eq!(t.take_left().len(), 10);
+        t.silent(secs(3)).deliver(way, &["D n2 q1 [CL] \"2\""; 10]).expect(&["BUSY n2"]);
+    }
+}
+
+#[test]
 fn rc_11_the_next_call_comes_twice() {
     for way in WAYS {
         let mut t = awaiting("RC-11");

@@ -150,6 +150,7 @@ pub struct Channel {
     /// Server: who the client is.
     identity: Option<Arc<Identity>>,
     aborts: memory::AbortThrottle,
+    busies: memory::AbortThrottle,
     /// When a call last ended, or the channel began.
     idle_since: Instant,
 }
@@ -175,6 +176,7 @@ impl Channel {
             draining: false,
             identity: None,
             aborts: memory::AbortThrottle::default(),
+            busies: memory::AbortThrottle::default(),
             idle_since: now,
         }
     }

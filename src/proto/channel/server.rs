@@ -60,14 +60,18 @@ impl Channel {
                     self.end_call(now, Err(CallFailure::Overtaken), LastEnd::Failed, false, out);
                 }
             }
-            return self.refuse_as_busy(packet, out);
+            return self.refuse_as_busy(now, packet, out);
         }
         self.server_accept(now, packet, out);
     }
 
-    fn refuse_as_busy(&mut self, packet: &Received<'_>, out: &mut ChannelOutput) {
+    fn refuse_as_busy(&mut self, now: Instant, packet: &Received<'_>, out: &mut ChannelOutput) {
         if packet.header.seq != Seq::FIRST && !packet.header.flags.has(Flags::REQUEST_ACK) {
             return out.drop(DropReason::OutOfState);
+        }
+        // Not more often than an abort would be (rx-calls.md 8).
+        if !self.busies.allows(AbortCode::default(), now, &self.config) {
+            return out.drop(DropReason::Throttled);
         }
         let number = packet.header.call_number;
         let header = self.header(PacketType::Busy, number, Seq(0), Flags::NONE);
