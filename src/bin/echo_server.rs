@@ -1,2 +1,159 @@
-//! The echo server.
-fn main() {}
+//! `echo-server`: service 1 sends back what it gets, service 147 is that of rxperf and of `rx perf`.
+
+mod common;
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use actix_rt::signal::unix::{SignalKind, signal};
+use clap::Parser;
+use common::args::{self, trouble};
+use common::service::{ECHO_SERVICE, PERF_SERVICE, echo, perf};
+use futures::future::{Either, select};
+use rxrpc::{CloseReason, Endpoint, ServiceOptions, ShutdownReport};
+use serde::Serialize;
+
+const NAME: &str = "echo-server";
+
+/// A server of Rx to try clients with.
+///
+/// Service 1 sends back what it gets. Service 147 speaks the operations of rxperf, and those of `rx perf`.
+/// Prints one line, `listening on ADDRESS:PORT`, when it is ready. SIGTERM and SIGINT end it in order.
+#[derive(Parser, Debug)]
+#[command(name = NAME, version)]
+struct Args {
+    /// Address and port to listen on; port 0 = any free one
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:7009")]
+    listen: String,
+    /// At the end, print the totals as a line of JSON
+    #[arg(long)]
+    json: bool,
+    /// Answer the questions of rxdebug
+    #[arg(long)]
+    debug: bool,
+    /// Packets per datagram, both ways, as far as the client takes them; 1 = no jumbograms
+    #[arg(long, value_name = "PACKETS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=6))]
+    jumbo: u32,
+    /// Let also calls of service 1 wait until their client has proved its address
+    #[arg(long)]
+    reach_check: bool,
+    /// Windows, in packets
+    #[arg(long, value_name = "PACKETS", value_parser = clap::value_parser!(u32).range(1..=65535))]
+    window: Option<u32>,
+    /// Largest request that is echoed, since it is held until it is complete; others are aborted
+    #[arg(long, value_name = "BYTES", default_value = "256M", value_parser = args::size)]
+    request_max: u64,
+    /// How long calls may go on after SIGTERM or SIGINT
+    #[arg(long, value_name = "SECONDS", default_value = "3", value_parser = args::seconds)]
+    grace: Duration,
+}
+
+fn main() -> ExitCode {
+    env_logger::init();
+    match args::parse(NAME) {
+        Ok(args) => actix_rt::System::new().block_on(run(args)),
+        Err(status) => status,
+    }
+}
+
+async fn run(args: Args) -> ExitCode {
+    // Before the line that says we are ready: whoever reads it may send a signal at once.
+    let (mut terminate, mut interrupt) =
+        match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+            (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
+            (Err(error), _) | (_, Err(error)) => {
+                return trouble(NAME, format_args!("cannot wait for signals: {error}"));
+            }
+        };
+    let endpoint = match start(&args).await {
+        Ok(endpoint) => endpoint,
+        Err(error) => return trouble(NAME, error),
+    };
+    let mut out = std::io::stdout();
+    let ready = writeln!(out, "listening on {}", endpoint.local_addr()).and_then(|()| out.flush());
+    if let Err(error) = ready {
+        log::warn!("nobody reads our standard output: {error}");
+    }
+    let mut stop = async || {
+        let (term, int) = (std::pin::pin!(terminate.recv()), std::pin::pin!(interrupt.recv()));
+        select(term, int).await;
+    };
+    let closed = std::pin::pin!(endpoint.closed());
+    if let Either::Right((reason, _)) = select(std::pin::pin!(stop()), closed).await {
+        return trouble(NAME, format_args!("the endpoint ended: {reason}"));
+    }
+    let totals = endpoint.inspect().await.map(|snapshot| snapshot.counters);
+    let shutdown = std::pin::pin!(endpoint.shutdown(args.grace));
+    let report = match select(shutdown, std::pin::pin!(stop())).await {
+        Either::Left((report, _)) => report,
+        Either::Right(_) => return trouble(NAME, "a second signal: calls are cut off"),
+    };
+    if args.json {
+        print_totals(totals.unwrap_or_default(), report);
+    }
+    match endpoint.closed().await {
+        CloseReason::Shutdown => ExitCode::SUCCESS,
+        reason => trouble(NAME, format_args!("the endpoint ended: {reason}")),
+    }
+}
+
+async fn start(args: &Args) -> Result<Endpoint, String> {
+    let echoes =
+        ServiceOptions { reach_check: args.reach_check, ..ServiceOptions::small_replies() };
+    Endpoint::builder()
+        .bind(args::resolve(&args.listen)?)
+        .configure(|config| {
+            config.debug_responder = args.debug;
+            args::set_jumbo(&mut config.server.call, args.jumbo);
+            if let Some(packets) = args.window {
+                args::set_window(&mut config.server.call, packets);
+            }
+        })
+        .service_with(ECHO_SERVICE, echo(args.request_max), echoes)
+        // Its replies can be larger than its requests: the check is always on.
+        .service(PERF_SERVICE, perf(args.request_max))
+        .start()
+        .await
+        .map_err(|error| error.to_string())
+}
+
+/// The line at the end.
+#[derive(Serialize)]
+struct Totals {
+    event: &'static str,
+    calls: u64,
+    calls_good: u64,
+    calls_failed: u64,
+    calls_cut: usize,
+    busy: u64,
+    retransmitted: u64,
+    dropped: u64,
+    aborts_sent: u64,
+    datagrams_received: u64,
+    datagrams_sent: u64,
+    bytes_received: u64,
+    bytes_sent: u64,
+}
+
+fn print_totals(counters: rxrpc::proto::Counters, report: ShutdownReport) {
+    let totals = Totals {
+        event: "totals",
+        calls: counters.server_calls,
+        calls_good: counters.calls_good,
+        calls_failed: counters.calls_failed,
+        calls_cut: report.calls_cut,
+        busy: counters.busy_sent,
+        retransmitted: counters.resent,
+        dropped: counters.dropped_total(),
+        aborts_sent: counters.aborts_sent,
+        datagrams_received: counters.datagrams_received,
+        datagrams_sent: counters.datagrams_sent,
+        bytes_received: counters.bytes_received,
+        bytes_sent: counters.bytes_sent,
+    };
+    match serde_json::to_string(&totals) {
+        Ok(line) => println!("{line}"),
+        Err(error) => log::error!("totals: {error}"),
+    }
+}

@@ -1,2 +1,72 @@
-//! The `rx` command.
-fn main() {}
+//! `rx`: calls to any Rx server from the command line, and a demonstration.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod call;
+mod load;
+mod perf;
+mod version;
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use common::args;
+use rxrpc::Endpoint;
+
+const NAME: &str = "rx";
+
+/// Rx / RxRPC, the RPC protocol of AFS, from the command line.
+///
+/// Exit status: 0 all is well, 1 it could not start, 2 wrong command line, 3 a call failed.
+/// Sizes take k, M or G; times are in seconds. RUST_LOG=debug shows what happens.
+#[derive(Parser, Debug)]
+#[command(name = NAME, version, arg_required_else_help = true)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Make calls, and print the reply
+    Call(call::Args),
+    /// Measure a server of service 147: echo-server, or OpenAFS's or Linux's rxperf
+    Perf(perf::Args),
+    /// Ask a server for its version
+    Version(version::Args),
+}
+
+fn main() -> ExitCode {
+    env_logger::init();
+    let args = match args::parse::<Args>(NAME) {
+        Ok(args) => args,
+        Err(status) => return status,
+    };
+    actix_rt::System::new().block_on(async move {
+        match args.command {
+            Command::Call(args) => call::run(args).await,
+            Command::Perf(args) => perf::run(args).await,
+            Command::Version(args) => version::run(args),
+        }
+    })
+}
+
+/// An endpoint for calls to `peer`, from any port.
+async fn client(peer: SocketAddr, jumbo: u32) -> Result<Endpoint, String> {
+    let any = match peer {
+        SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+    };
+    Endpoint::builder()
+        .bind(any)
+        .configure(|config| args::set_jumbo(&mut config.client.call, jumbo))
+        .start()
+        .await
+        .map_err(|error| error.to_string())
+}
+
+/// How long what still has to be said may take at the end.
+const CLOSE_GRACE: Duration = Duration::from_millis(500);

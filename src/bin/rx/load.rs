@@ -1,0 +1,245 @@
+//! Runs many calls, some at once, and says how it went.
+
+use std::cell::{Cell, RefCell};
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::future::{Either, select};
+use futures::stream::FuturesUnordered;
+use hdrhistogram::Histogram;
+use rxrpc::Endpoint;
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::common::args::{EXIT_TROUBLE, seconds};
+
+/// A call failed.
+pub const EXIT_FAILED: u8 = 3;
+
+/// The options of a load.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// How many calls, in all
+    #[arg(long, value_name = "CALLS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: u64,
+    /// How many of them at once
+    #[arg(long, value_name = "CALLS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub parallel: u32,
+    /// Connections that they share; each carries four at once, the others wait. Default: as many as needed
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub connections: Option<u32>,
+    /// Longest time of a call
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    pub timeout: Duration,
+    /// Packets per datagram, both ways, as far as the server takes them; 1 = no jumbograms
+    #[arg(long, value_name = "PACKETS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=6))]
+    pub jumbo: u32,
+    /// Begin further calls also after one has failed
+    #[arg(long)]
+    pub keep_going: bool,
+    /// Print the result as a line of JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Args {
+    /// Connections of the bundle.
+    pub fn connections(&self) -> usize {
+        let needed = self.parallel.div_ceil(4).clamp(1, 64);
+        self.connections.unwrap_or(needed) as usize
+    }
+}
+
+/// How a load went.
+#[derive(Debug)]
+pub struct Outcome {
+    calls: u64,
+    failed: u64,
+    bytes: u64,
+    took: Duration,
+    micros: Histogram<u64>,
+    first_error: Option<String>,
+}
+
+/// What the calls have in common while they run.
+struct Progress {
+    begun: Cell<u64>,
+    ended: Cell<u64>,
+    failed: Cell<u64>,
+    bytes: Cell<u64>,
+    micros: RefCell<Histogram<u64>>,
+    first_error: RefCell<Option<String>>,
+}
+
+/// Makes the calls 0 to `count`, each by `call`, which returns the bytes that it moved. A call that fails
+/// is the last to begin, unless the options say otherwise.
+pub async fn run(args: &Args, call: impl AsyncFn(u64) -> Result<u64, String>) -> Outcome {
+    let progress = Progress {
+        begun: Cell::new(0),
+        ended: Cell::new(0),
+        failed: Cell::new(0),
+        bytes: Cell::new(0),
+        // Grows as needed; three digits.
+        micros: RefCell::new(Histogram::new(3).expect("three digits are allowed")),
+        first_error: RefCell::new(None),
+    };
+    let began = Instant::now();
+    let at_once = u64::from(args.parallel).min(args.count);
+    // Each carries one call after the other: no task and no allocation per call here.
+    let carriers: FuturesUnordered<_> =
+        (0..at_once).map(|_| carry(args, &progress, &call)).collect();
+    let all = carriers.collect::<()>();
+    if std::io::stderr().is_terminal() {
+        let shown = std::pin::pin!(show(args, &progress));
+        if let Either::Right((never, _)) = select(all, shown).await {
+            match never {}
+        }
+        eprint!("\r\x1b[K");
+    } else {
+        all.await;
+    }
+    let took = began.elapsed();
+    Outcome {
+        calls: progress.ended.get(),
+        failed: progress.failed.get(),
+        bytes: progress.bytes.get(),
+        took,
+        micros: progress.micros.into_inner(),
+        first_error: progress.first_error.into_inner(),
+    }
+}
+
+async fn carry(args: &Args, progress: &Progress, call: &impl AsyncFn(u64) -> Result<u64, String>) {
+    loop {
+        let index = progress.begun.get();
+        if index == args.count || (progress.failed.get() > 0 && !args.keep_going) {
+            return;
+        }
+        progress.begun.set(index + 1);
+        let began = Instant::now();
+        let result = call(index).await;
+        let took = began.elapsed();
+        progress.ended.set(progress.ended.get() + 1);
+        match result {
+            Ok(bytes) => {
+                progress.bytes.set(progress.bytes.get() + bytes);
+                // Refused only beyond 2^63 microseconds.
+                let _ = progress.micros.borrow_mut().record(took.as_micros() as u64);
+            }
+            Err(error) => {
+                progress.failed.set(progress.failed.get() + 1);
+                progress.first_error.borrow_mut().get_or_insert_with(|| {
+                    let (number, of, after) = (index + 1, args.count, took.as_secs_f64());
+                    format!("call {number} of {of}: {error}; after {after:.3} s")
+                });
+            }
+        }
+    }
+}
+
+/// A line on the terminal that is written over and over.
+async fn show(args: &Args, progress: &Progress) -> std::convert::Infallible {
+    let mut ticks = tokio::time::interval(Duration::from_millis(500));
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        let (ended, failed) = (progress.ended.get(), progress.failed.get());
+        eprint!("\r{ended} of {} calls, {failed} failed\x1b[K", args.count);
+        let _ = std::io::stderr().flush();
+    }
+}
+
+/// The line of JSON; its names stay.
+#[derive(Serialize)]
+struct Report<'a> {
+    ok: bool,
+    op: &'a str,
+    calls: u64,
+    failed: u64,
+    bytes: u64,
+    seconds: f64,
+    calls_per_second: f64,
+    bytes_per_second: f64,
+    p50_us: u64,
+    p99_us: u64,
+    max_us: u64,
+    busy: u64,
+    retransmitted: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+}
+
+impl Outcome {
+    /// Whether every call was good.
+    pub fn is_good(&self) -> bool {
+        self.failed == 0
+    }
+
+    /// Why the first bad call was bad.
+    pub fn first_error(&self) -> Option<&str> {
+        self.first_error.as_deref()
+    }
+
+    /// Prints it all, and says how to exit.
+    pub async fn print(&self, op: &str, json: bool, endpoint: &Endpoint) -> ExitCode {
+        let counters = endpoint.inspect().await.map(|snapshot| snapshot.counters);
+        let counters = counters.unwrap_or_default();
+        let seconds = self.took.as_secs_f64();
+        let report = Report {
+            ok: self.is_good(),
+            op,
+            calls: self.calls,
+            failed: self.failed,
+            bytes: self.bytes,
+            seconds,
+            calls_per_second: (self.calls - self.failed) as f64 / seconds,
+            bytes_per_second: self.bytes as f64 / seconds,
+            p50_us: self.micros.value_at_quantile(0.50),
+            p99_us: self.micros.value_at_quantile(0.99),
+            max_us: self.micros.max(),
+            busy: counters.busy_received + counters.busy_sent,
+            retransmitted: counters.resent,
+            error: self.first_error(),
+        };
+        if json {
+            match serde_json::to_string(&report) {
+                Ok(line) => println!("{line}"),
+                Err(error) => {
+                    eprintln!("rx: {error}");
+                    return ExitCode::from(EXIT_TROUBLE);
+                }
+            }
+        } else {
+            report.print();
+        }
+        self.status()
+    }
+
+    /// How to exit.
+    pub fn status(&self) -> ExitCode {
+        if self.is_good() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILED) }
+    }
+}
+
+impl Report<'_> {
+    fn print(&self) {
+        let Report { op, calls, failed, bytes, seconds, busy, retransmitted, .. } = self;
+        println!("{op}: {calls} calls, {failed} failed, {bytes} bytes in {seconds:.3} s");
+        if calls > failed {
+            println!(
+                "{:.0} calls/s, {:.1} MB/s; latency {} us median, {} us 99 %, {} us at most",
+                self.calls_per_second,
+                self.bytes_per_second / 1e6,
+                self.p50_us,
+                self.p99_us,
+                self.max_us
+            );
+        }
+        println!("{busy} busy, {retransmitted} packets sent again");
+        if let Some(error) = self.error {
+            eprintln!("rx: {error}");
+        }
+    }
+}
