@@ -189,7 +189,9 @@ impl Channel {
         run: &Run,
         out: &mut ChannelOutput,
     ) {
-        self.hint = *hint;
+        // The endpoint may not have heard yet of the proof that came here.
+        let proved_until = self.hint.proved_until.max(hint.proved_until);
+        self.hint = PeerHint { proved_until, ..*hint };
         let stride = run.stride.max(1);
         let mut start = 0;
         while start < run.data.len() {
