@@ -88,10 +88,9 @@ pub fn resolve(text: &str) -> Result<SocketAddr, String> {
     first.copied().ok_or_else(|| format!("no address for {text}"))
 }
 
-/// Takes and sends jumbograms of so many packets, as far as the peer takes them.
+/// Offers to take jumbograms of so many packets.
 pub fn set_jumbo(call: &mut CallConfig, packets: u32) {
     call.jumbo_receive_packets = packets;
-    call.jumbo_send_packets = packets;
 }
 
 /// Windows of so many packets at most.

@@ -33,7 +33,7 @@ pub struct Args {
     /// Longest time of a call
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     pub timeout: Duration,
-    /// Packets per datagram, both ways, as far as the server takes them; 1 = no jumbograms
+    /// Packets per datagram that the server may send; 1 = no jumbograms
     #[arg(long, value_name = "PACKETS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=6))]
     pub jumbo: u32,
     /// Begin further calls also after one has failed
