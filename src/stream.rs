@@ -3,6 +3,8 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -38,6 +40,8 @@ pub(crate) struct Link {
     gathered: BytesMut,
     credit: u64,
     is_finished: bool,
+    /// Shared with a [`LinkGuard`], if there is one.
+    guarded: Option<Arc<AtomicU8>>,
     /// The deadline that the caller set, for what it is told when that has passed.
     deadline: Option<Duration>,
 }
@@ -62,6 +66,7 @@ impl Link {
             gathered: BytesMut::new(),
             credit: 0,
             is_finished: false,
+            guarded: None,
             deadline: None,
         }
     }
@@ -271,9 +276,11 @@ impl Link {
         self.failure
     }
 
-    /// A second way to abort the call, for a guard.
-    pub fn aborter(&self) -> (Addr<Channel>, CallTag) {
-        (self.channel.clone(), self.tag)
+    /// From now on, a drop of this link alone does not end the call as long as the guard is there.
+    pub fn guard(&mut self) -> LinkGuard {
+        let state = Arc::new(AtomicU8::new(GUARDED));
+        self.guarded = Some(state.clone());
+        LinkGuard { channel: self.channel.clone(), tag: self.tag, state }
     }
 
     fn poll_event(&mut self, task: &mut Context<'_>) -> Poll<()> {
@@ -333,8 +340,44 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        if !self.is_finished {
+        if self.is_finished {
+            return;
+        }
+        let waits_for_guard = self.guarded.as_ref().is_some_and(|state| {
+            state.compare_exchange(GUARDED, DROPPED, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        });
+        if !waits_for_guard {
             self.command(Command::End);
+        }
+    }
+}
+
+/// A guard and its link are there; the link is gone; the guard is gone.
+const GUARDED: u8 = 0;
+const DROPPED: u8 = 1;
+const RELEASED: u8 = 2;
+
+/// The last word on a call. A service's future drops its call as it returns an error, before anybody can
+/// look at the error: the guard lets the error's code be the one that the client is sent. Both may be on
+/// any thread, hence the atomic.
+#[derive(Debug)]
+pub(crate) struct LinkGuard {
+    channel: Addr<Channel>,
+    tag: CallTag,
+    state: Arc<AtomicU8>,
+}
+
+impl LinkGuard {
+    /// Ends the call with this code, unless it is over.
+    pub fn abort(&self, code: AbortCode) {
+        self.channel.do_send(CallCommand { tag: self.tag, command: Command::Abort(code) });
+    }
+}
+
+impl Drop for LinkGuard {
+    fn drop(&mut self) {
+        if self.state.swap(RELEASED, Ordering::AcqRel) == DROPPED {
+            self.channel.do_send(CallCommand { tag: self.tag, command: Command::End });
         }
     }
 }

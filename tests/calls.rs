@@ -8,7 +8,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
 use rxrpc::net::{Incoming, MemoryHub, Network, Transmit};
-use rxrpc::{AbortCode, CallError, CallFailure, CallOptions, Endpoint, IncomingCall, StreamError};
+use rxrpc::{
+    AbortCode, CallError, CallFailure, CallOptions, Endpoint, IncomingCall, ServiceFault,
+    StreamError,
+};
 
 fn loopback() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
@@ -167,4 +170,57 @@ async fn a_send_without_a_route_fails_the_call_at_once() {
     let unreachable = CallFailure::Network(rxrpc::NetworkProblem::NetUnreachable);
     assert_eq!(error, CallError::Failed(unreachable));
     assert!(began.elapsed() < Duration::from_secs(1));
+}
+
+/// A service fails in one of several ways; its future holds the call, and drops it before anybody sees the
+/// error. The client is sent the error's code all the same.
+async fn fails(call: IncomingCall) -> Result<(), ServiceFault> {
+    let mut call = call;
+    match call.read_all(100).await?.as_ref() {
+        b"at once" => Err(AbortCode(4711).into()),
+        b"call dropped" => {
+            drop(call);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            Err(AbortCode(4712).into())
+        }
+        b"in the reply" => {
+            let mut reply = call.into_reply();
+            reply.write(pattern(100_000)).await?;
+            Err(AbortCode(4713).into())
+        }
+        b"no word" => Ok(()),
+        b"elsewhere" => {
+            actix_rt::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                call.reply("late");
+            });
+            Ok(())
+        }
+        _ => {
+            actix_rt::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                drop(call);
+            });
+            Ok(())
+        }
+    }
+}
+
+#[actix_rt::test]
+async fn a_service_that_fails_is_quoted_and_one_without_a_word_is_dead() {
+    let (client, server) = pair().await;
+    server.offer(3, fails);
+    let connection = client.connect(server.local_addr(), 3).await.unwrap();
+    let codes = [
+        ("at once", AbortCode(4711)),
+        ("call dropped", AbortCode(4712)),
+        ("in the reply", AbortCode(4713)),
+        ("no word", AbortCode::CALL_DEAD),
+        ("no word elsewhere", AbortCode::CALL_DEAD),
+    ];
+    for (request, code) in codes {
+        let error = connection.call(request).await.unwrap_err();
+        assert_eq!(error.abort_code(), Some(code), "{request}: {error}");
+    }
+    assert_eq!(connection.call("elsewhere").await.unwrap(), "late");
 }

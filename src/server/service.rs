@@ -7,9 +7,7 @@ use actix::Recipient;
 use bytes::Bytes;
 
 use super::{CallInfo, IncomingCall};
-use crate::actors::messages::CallCommand;
 use crate::error::{CallError, StreamError};
-use crate::proto::channel::Command;
 use crate::security::{RxNull, ServerClass};
 use crate::wire::{AbortCode, ServiceId};
 
@@ -88,13 +86,13 @@ where
     Fut: Future<Output = Result<(), E>> + 'static,
     E: Into<ServiceFault>,
 {
-    fn serve(self: Arc<Self>, call: IncomingCall) {
-        let (channel, tag) = call.link.aborter();
+    fn serve(self: Arc<Self>, mut call: IncomingCall) {
+        let guard = call.link.guard();
         let answer = self(call);
         actix_rt::spawn(async move {
             if let Err(fault) = answer.await {
                 let ServiceFault(code) = fault.into();
-                channel.do_send(CallCommand { tag, command: Command::Abort(code) });
+                guard.abort(code);
             }
         });
     }
