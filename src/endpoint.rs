@@ -55,7 +55,14 @@ impl Endpoint {
         self.inner.local_addr
     }
 
-    /// Opens a connection to `service` at `peer`, without security. Nothing is sent before the first call.
+    /// Opens a connection to `service` at `peer`, without security. Nothing is sent before the first call, so
+    /// this says nothing about whether the peer is there.
+    ///
+    /// The peer's address family must be that of the endpoint's socket; names are looked up outside, with
+    /// `tokio::net::lookup_host` for example.
+    ///
+    /// # Errors
+    /// The endpoint is closed or closing, or has as many connections as it may have.
     pub async fn connect(
         &self,
         peer: SocketAddr,
@@ -75,7 +82,8 @@ impl Endpoint {
         Connection::open(self.inner.address.clone(), keep, peer, service.into(), options).await
     }
 
-    /// Offers a service from now on.
+    /// Offers a service from now on, in place of an earlier one with the same id. Calls that have begun, and
+    /// connections that are open, keep the service they began with.
     pub fn offer(&self, service: impl Into<ServiceId>, answer: impl Service) {
         self.offer_with(service, answer, ServiceOptions::default());
     }
@@ -101,7 +109,8 @@ impl Endpoint {
     }
 
     /// Takes no new calls, lets those that run end for `grace` at most, cuts off the rest, and closes the
-    /// socket. Always ends; says what was cut off.
+    /// socket. Always ends; says what was cut off. A grace of zero cuts off at once. Asked for again, the
+    /// shorter grace counts.
     pub async fn shutdown(&self, grace: Duration) -> ShutdownReport {
         let (reply, report) = oneshot::channel();
         self.inner.address.do_send(Shutdown { grace, reply: Some(reply) });
@@ -187,7 +196,8 @@ impl EndpointBuilder {
     }
 
     /// Offers a service. Its calls wait until their client has proved its address; see
-    /// [`ServiceOptions::small_replies`].
+    /// [`ServiceOptions::small_replies`]. Service ids are 1 to 65535; a packet for service 0 is dropped. Well
+    /// known ones of AFS: 1 (file server), 4 (volume server), 52 (vlserver), 73 (ptserver).
     pub fn service(self, id: impl Into<ServiceId>, service: impl Service) -> Self {
         self.service_with(id, service, ServiceOptions::default())
     }
@@ -203,13 +213,14 @@ impl EndpointBuilder {
         self
     }
 
-    /// Somebody who is told of every event.
+    /// Somebody who is told of every event, on the endpoint's thread: it must return at once. Log lines
+    /// need none: they are written where the `log` level is Info or finer when the endpoint starts.
     pub fn subscribe(mut self, subscriber: impl Subscriber) -> Self {
         self.subscribers.push(Box::new(subscriber));
         self
     }
 
-    /// Whether the endpoint has a thread of its own. Without this: it runs on the caller's arbiter where
+    /// Whether the endpoint has a thread of its own, named `rxrpc`. Without this: it runs on the caller's arbiter where
     /// there is an actix System, and on a thread of its own elsewhere.
     pub fn own_thread(mut self, own_thread: bool) -> Self {
         self.own_thread = Some(own_thread);
@@ -223,9 +234,12 @@ impl EndpointBuilder {
     }
 
     /// Binds the socket and starts the endpoint.
+    ///
+    /// # Errors
+    /// A setting is out of its range, the socket cannot be bound, the network cannot be opened, or the
+    /// endpoint's thread cannot be started. Nothing is left running then.
     pub async fn start(mut self) -> Result<Endpoint, StartError> {
-        self.config.server.call.validate()?;
-        self.config.client.call.validate()?;
+        self.config.validate()?;
         if log::log_enabled!(log::Level::Info) {
             self.subscribers.push(Box::new(LogSubscriber));
         }

@@ -421,6 +421,9 @@ macro_rules! reads {
 
         impl $name {
             /// All that is left, at most `max_bytes`.
+            ///
+            /// # Errors
+            /// The call failed, or more came: then the call goes on, and dropping the reader ends it.
             pub async fn read_all(
                 &mut self,
                 max_bytes: usize,
@@ -456,7 +459,11 @@ pub(crate) use reads;
 macro_rules! writes {
     ($name:ident) => {
         impl $name {
-            /// Sends bytes, without copying large ones; waits while the peer or the network is slower.
+            /// Sends bytes, without copying large ones; waits while the peer or the network is slower. Less
+            /// than a packet may stay here until more is written, or it is flushed or finished.
+            ///
+            /// # Errors
+            /// The call has failed.
             pub async fn write(
                 &mut self,
                 bytes: impl Into<bytes::Bytes>,

@@ -31,9 +31,10 @@ const TRIES_MAX: usize = 4;
 pub struct ConnectOptions {
     /// The security class and its credentials.
     pub security: Arc<dyn ClientClass>,
-    /// Connections of the bundle: 1..=64. Each carries four calls at once.
+    /// Connections of the bundle: 1..=64, values outside count as the nearest. Each carries four calls at
+    /// once; calls beyond them wait their turn.
     pub connections_max: usize,
-    /// Whether the first call of each connection asks for a service upgrade.
+    /// Whether the first call of each connection asks for a service upgrade (rx-calls.md 12).
     pub asks_upgrade: bool,
 }
 
@@ -46,13 +47,14 @@ impl Default for ConnectOptions {
 /// How a call is made.
 #[derive(Clone, Copy, Debug)]
 pub struct CallOptions {
-    /// Longest time for the whole call, waiting for a channel included; `None` = the connection's setting.
+    /// Longest time for the whole call, waiting for a channel included; `None` = the connection's setting,
+    /// which is no limit unless configured. Zero fails at once.
     pub deadline: Option<Duration>,
-    /// Largest reply of a whole call, in bytes.
+    /// Largest reply of a whole call, in bytes: 256 MiB unless set. A streamed reply has no limit.
     pub reply_max_bytes: usize,
     /// Whether the call has a connection of its own, closed when the call ends.
     pub exclusive: bool,
-    /// The application byte of its packets.
+    /// The application byte (userStatus) of its packets; no peer is known to use it.
     pub user_status: u8,
 }
 
@@ -113,6 +115,13 @@ impl Connection {
 
     /// Makes a whole call: all of the request now, all of the reply at the end. Dropping the future aborts
     /// the call.
+    ///
+    /// Without a deadline it waits for as long as the server works and its machine answers keep-alives; a
+    /// server that falls silent is given up after `CallConfig::dead_timeout` (20 s).
+    ///
+    /// # Errors
+    /// The server aborted the call ([`CallError::abort_code`]), it fell silent or cannot be reached, the
+    /// deadline passed, or the reply is larger than allowed. A call that failed may have run at the server.
     pub async fn call(&self, request: impl Into<Bytes>) -> Result<Bytes, CallError> {
         self.call_with(request, CallOptions::default()).await
     }
@@ -130,7 +139,11 @@ impl Connection {
         Ok(answer.0)
     }
 
-    /// Begins a call whose request is written in pieces.
+    /// Begins a call whose request is written in pieces. Returns when it has a channel; nothing is sent
+    /// before the first packet is full, flushed or finished.
+    ///
+    /// # Errors
+    /// As [`Connection::call`], as far as it can fail before anything is sent.
     pub async fn open_call(&self, options: CallOptions) -> Result<RequestWriter, CallError> {
         let (place, (opened, events)) = self
             .begin(Start::default(), options, |reply| {

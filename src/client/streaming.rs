@@ -23,7 +23,11 @@ pub struct RequestWriter {
 writes!(RequestWriter);
 
 impl RequestWriter {
-    /// Ends the request and turns to the reply.
+    /// Ends the request and turns to the reply. An Rx call has no other order: the reply's first packet
+    /// acknowledges the whole request.
+    ///
+    /// # Errors
+    /// The call has failed already; for example the server aborted it before it had all of the request.
     pub fn finish(mut self) -> Result<ReplyReader, StreamError> {
         if let Some(failure) = self.link.failure() {
             return Err(failure.into());

@@ -1,6 +1,17 @@
 //! Every limit, window and timer of connections and calls, with its range.
 //!
-//! Defaults are those of `docs/protocol/rx-calls.md` 13 and `rx-flow.md` 5 to 8.
+//! Defaults are those of `docs/protocol/rx-calls.md` 13 and `rx-flow.md` 5 to 8. A time that may not be zero
+//! says so; what is out of range keeps an endpoint from starting ([`ConfigError`]).
+//!
+//! ```
+//! use std::time::Duration;
+//! # use rxrpc::Endpoint;
+//! let builder = Endpoint::builder().configure(|config| {
+//!     config.debug_responder = true;
+//!     config.server.call.idle_timeout = Some(Duration::from_secs(300));
+//!     config.client.call.receive_window_max_packets = 1024;
+//! });
+//! ```
 
 use std::time::Duration;
 
@@ -20,38 +31,42 @@ pub struct CallConfig {
     pub send_window_initial_packets: u32,
     /// Congestion window of a first call to a peer, in packets: 1..=255.
     pub congestion_window_initial_packets: u32,
-    /// Bytes buffered for one call in its receive direction before the window stops opening: at least 1412.
+    /// Bytes buffered for one call in its receive direction before the window stops opening: at least 1412,
+    /// one packet.
     pub receive_buffer_max_bytes: usize,
     /// Packets per datagram that our ACKs offer to take: 1..=6. 1 = no jumbograms (rx-flow.md 9.3).
     pub jumbo_receive_packets: u32,
-    /// How long an acknowledgement may wait for a reason to be sent sooner.
+    /// How long an acknowledgement may wait for a reason to be sent sooner (rx-flow.md 4). Zero: not at all.
     pub delayed_ack: Duration,
-    /// How long a client waits, after the end of a call, for the next call's DATA to acknowledge the reply.
+    /// How long a client waits, after the end of a call, for the next call's DATA to acknowledge the reply
+    /// (rx-calls.md 7.3). Zero: the final ACK leaves at once.
     pub final_ack_delay: Duration,
-    /// Retransmission timeout without an RTT sample.
+    /// Retransmission timeout without an RTT sample (rx-flow.md 5.3): above zero, at most `rto_max`.
     pub rto_initial: Duration,
-    /// Least retransmission timeout.
+    /// Least retransmission timeout: above zero, at most `rto_max`.
     pub rto_min: Duration,
     /// Greatest retransmission timeout, backoff included.
     pub rto_max: Duration,
-    /// Silence of the peer after which a call is dead. At least 6 s in the field.
+    /// Silence of the peer after which a call is dead: above zero, at least 6 s in the field
+    /// (rx-calls.md 9.1).
     pub dead_timeout: Duration,
     /// Whether a call that sends nothing for a sixth of `dead_timeout` sends a PING.
     pub keepalive: bool,
-    /// How long an application may wait for data or for window space; `None` = for ever. Not below
-    /// `dead_timeout`.
+    /// How long an application may wait for data or for window space while the peer is alive; `None` = for
+    /// ever. Not below `dead_timeout`.
     pub idle_timeout: Option<Duration>,
     /// Longest whole call; `None` = no limit. Not below `idle_timeout`.
     pub hard_timeout: Option<Duration>,
     /// Whether DATA of a higher call number ends a call that still runs (rx-calls.md 8). Off: BUSY.
     pub takeover: bool,
-    /// How long a proof that the peer's address is its own holds.
+    /// How long a proof that the peer's address is its own holds. Zero: each call asks anew.
     pub reach_ttl: Duration,
-    /// How often the proof is asked for while a call waits for it.
+    /// How often the proof is asked for while a call waits for it: above zero.
     pub reach_ping_interval: Duration,
-    /// Identical aborts answered at once, per channel, before they are throttled.
+    /// Identical aborts answered at once, per channel, before they are throttled. Zero: throttled from the
+    /// second one on.
     pub abort_burst: u32,
-    /// Least time between identical aborts after that.
+    /// Least time between identical aborts after that. Zero: no throttle.
     pub abort_interval: Duration,
 }
 
@@ -119,6 +134,9 @@ impl CallConfig {
                 self.receive_buffer_max_bytes,
             ));
         }
+        above_zero("rto_initial", self.rto_initial)?;
+        above_zero("rto_min", self.rto_min)?;
+        above_zero("reach_ping_interval", self.reach_ping_interval)?;
         if self.rto_min > self.rto_max || self.rto_initial > self.rto_max {
             return Err(ConfigError::new(
                 "rto_max",
@@ -126,9 +144,7 @@ impl CallConfig {
                 self.rto_max.as_millis(),
             ));
         }
-        if self.dead_timeout.is_zero() {
-            return Err(ConfigError::new("dead_timeout", "above 0", 0));
-        }
+        above_zero("dead_timeout", self.dead_timeout)?;
         if self.idle_timeout.is_some_and(|idle| idle < self.dead_timeout) {
             return Err(ConfigError::new(
                 "idle_timeout",
@@ -152,19 +168,21 @@ impl CallConfig {
 /// Settings of connections.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConnectionConfig {
-    /// A client connection without a call is closed after this.
+    /// A client connection without a call is closed after this: above zero. The handle stays usable; its
+    /// next call opens another connection.
     pub client_idle: Duration,
-    /// A server connection without a call is forgotten after this.
+    /// A server connection without a call is forgotten after this: above zero.
     pub server_idle: Duration,
-    /// An aborted connection is remembered this long, to answer what still comes.
+    /// An aborted connection is remembered this long, to answer what still comes. Zero: not at all.
     pub aborted_linger: Duration,
-    /// How often a CHALLENGE is sent again.
+    /// How often a CHALLENGE is sent again: above zero.
     pub challenge_interval: Duration,
-    /// How often a CHALLENGE is sent at the most: 1..
+    /// How often a CHALLENGE is sent at the most: at least 1.
     pub challenge_max: u32,
-    /// How long a refused RESPONSE waits for its ABORT, against guessing.
+    /// How long a refused RESPONSE waits for its ABORT, against guessing. Zero: not at all.
     pub refusal_delay: Duration,
-    /// Calls that may wait for a free channel of one connection.
+    /// Calls that may wait for a free channel of one connection: at least 1, since a call waits until it is
+    /// given its channel.
     pub waiting_calls_max: usize,
     /// Settings of the calls.
     pub call: CallConfig,
@@ -189,6 +207,18 @@ impl ConnectionConfig {
     pub fn server() -> ConnectionConfig {
         ConnectionConfig { call: CallConfig::server(), ..ConnectionConfig::client() }
     }
+
+    /// Checks every range, those of the calls included.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        above_zero("client_idle", self.client_idle)?;
+        above_zero("server_idle", self.server_idle)?;
+        above_zero("challenge_interval", self.challenge_interval)?;
+        range("challenge_max", self.challenge_max, 1, u32::MAX)?;
+        if self.waiting_calls_max == 0 {
+            return Err(ConfigError::new("waiting_calls_max", "above 0", 0));
+        }
+        self.call.validate()
+    }
 }
 
 /// Settings of a local endpoint.
@@ -199,22 +229,23 @@ pub struct EndpointConfig {
     pub strict_address: bool,
     /// Whether DEBUG requests are answered.
     pub debug_responder: bool,
-    /// What VERSION requests are answered with: at most 65 bytes, more is cut.
+    /// What VERSION requests are answered with: at most 65 bytes, more is cut. Not a secret: anybody may ask.
     pub version_text: String,
-    /// Server connections at once.
+    /// Connections at once, those that we opened and those that were opened to us. Zero: none.
     pub connections_max: usize,
-    /// Server connections at once from one address and port.
+    /// Server connections at once from one address and port. Zero: none.
     pub connections_per_peer_max: usize,
     /// To an address that has not proved itself, at most so many times the bytes that came from it;
-    /// `None` = no limit.
+    /// `None` = no limit, `Some(0)` = nothing.
     pub amplification_max: Option<u32>,
-    /// A peer's memory is dropped this long after its last use.
+    /// A peer's memory (RTT, congestion, sizes) is dropped this long after its last use: above zero.
     pub peer_linger: Duration,
-    /// Whether peers with client connections get a NAT keepalive, and after how much silence of ours.
+    /// Whether peers with client connections get a NAT keepalive, and after how much silence of ours: above
+    /// zero; `None` = no keepalive.
     pub nat_ping: Option<Duration>,
-    /// VERSION and DEBUG answers, and raw aborts, per second and address.
+    /// VERSION and DEBUG answers, and raw aborts, per second and address. Zero: none.
     pub answers_per_peer_per_second: u32,
-    /// The same for all addresses together.
+    /// The same for all addresses together. Zero: none.
     pub answers_per_second: u32,
     /// Code of the ABORT for a first DATA past a connection limit.
     pub overload_code: AbortCode,
@@ -244,6 +275,19 @@ impl Default for EndpointConfig {
     }
 }
 
+impl EndpointConfig {
+    /// Checks every range, those of connections and calls included.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        // A time of zero would be due for ever.
+        above_zero("peer_linger", self.peer_linger)?;
+        if let Some(interval) = self.nat_ping {
+            above_zero("nat_ping", interval)?;
+        }
+        self.server.validate()?;
+        self.client.validate()
+    }
+}
+
 /// A setting outside its range.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: expected {expected}, got {got}")]
@@ -269,6 +313,10 @@ fn range(field: &'static str, value: u32, least: u32, most: u32) -> Result<(), C
     Err(ConfigError::new(field, format_args!("{least} to {most}"), value))
 }
 
+fn above_zero(field: &'static str, value: Duration) -> Result<(), ConfigError> {
+    if value.is_zero() { Err(ConfigError::new(field, "above 0", 0)) } else { Ok(()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -277,6 +325,7 @@ mod tests {
     fn defaults_are_valid() {
         assert_eq!(CallConfig::default().validate(), Ok(()));
         assert_eq!(CallConfig::server().validate(), Ok(()));
+        assert_eq!(EndpointConfig::default().validate(), Ok(()));
     }
 
     #[test]
@@ -286,6 +335,29 @@ mod tests {
         assert_eq!(with(65_535).validate(), Ok(()));
         let error = with(65_536).validate().unwrap_err();
         assert_eq!(error.to_string(), "receive_window_max_packets: expected 1 to 65535, got 65536");
+    }
+
+    #[test]
+    fn a_time_that_would_always_be_due_is_refused() {
+        type Change = fn(&mut EndpointConfig, Duration);
+        let changes: [(&str, Change); 6] = [
+            ("peer_linger", |config, time| config.peer_linger = time),
+            ("nat_ping", |config, time| config.nat_ping = Some(time)),
+            ("client_idle", |config, time| config.client.client_idle = time),
+            ("server_idle", |config, time| config.server.server_idle = time),
+            ("challenge_interval", |config, time| config.server.challenge_interval = time),
+            ("rto_min", |config, time| config.client.call.rto_min = time),
+        ];
+        for (field, change) in changes {
+            let mut config = EndpointConfig::default();
+            change(&mut config, Duration::from_nanos(1));
+            assert_eq!(config.validate(), Ok(()), "{field}");
+            change(&mut config, Duration::ZERO);
+            assert_eq!(
+                config.validate().unwrap_err().to_string(),
+                format!("{field}: expected above 0, got 0")
+            );
+        }
     }
 
     #[test]

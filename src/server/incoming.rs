@@ -22,7 +22,7 @@ pub struct CallInfo {
     pub peer: SocketAddr,
     /// The service that was asked for, after an upgrade if there was one.
     pub service_id: ServiceId,
-    /// The call's number on its channel.
+    /// The call's number on its channel, from 1.
     pub call_number: CallNumber,
     /// The application byte of its first packet.
     pub user_status: u8,
@@ -102,7 +102,11 @@ pub struct ReplyWriter {
 writes!(ReplyWriter);
 
 impl ReplyWriter {
-    /// Ends the reply. It goes on its way without us.
+    /// Ends the reply. It goes on its way without us: this does not wait, and whether it arrives nobody is
+    /// told.
+    ///
+    /// # Errors
+    /// The call has failed already.
     pub fn finish(mut self) -> Result<(), StreamError> {
         self.poll_close_once().ok();
         if let Some(failure) = self.link.failure() {

@@ -16,7 +16,8 @@ use crate::wire::{AbortCode, ServiceId};
 /// Implemented by async functions from an [`IncomingCall`] to `Result<(), impl Into<ServiceFault>>`, by
 /// [`unary`] functions from a request to a reply, and by `Recipient<IncomingCall>` of an actor anywhere.
 pub trait Service: Send + Sync + 'static {
-    /// A call has come. Runs on the endpoint's arbiter and must return at once: spawn what takes time.
+    /// A call has come. Runs on the endpoint's arbiter and must return at once: spawn what takes time. A
+    /// panic in here breaks the channel; one in a spawned task only that call.
     fn serve(self: Arc<Self>, call: IncomingCall);
 }
 
