@@ -98,7 +98,7 @@ impl Probes {
         })
         .await;
         self.abort("unknown operation", words(&[599]), AbortCode::RXGEN_OPCODE).await;
-        self.abort("name without its length", words(&[504]), AbortCode(-453)).await;
+        self.abort("name without its length", words(&[504]), AbortCode::RXGEN_SS_UNMARSHAL).await;
     }
 
     /// Walks through the database; returns the names of its volumes.
@@ -154,7 +154,7 @@ impl Probes {
         })
         .await;
         self.abort("unknown operation", words(&[599]), AbortCode::RXGEN_OPCODE).await;
-        self.abort("list without its length", words(&[504]), AbortCode(-453)).await;
+        self.abort("list without its length", words(&[504]), AbortCode::RXGEN_SS_UNMARSHAL).await;
     }
 
     /// A call that must be answered; `check` looks at the reply.
