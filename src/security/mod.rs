@@ -8,6 +8,8 @@
 //! Nothing here reads a clock or draws random numbers: both come in as values.
 
 mod null;
+#[cfg(feature = "rxkad")]
+pub mod rxkad;
 
 pub use null::RxNull;
 
