@@ -20,6 +20,8 @@ pub const EXIT_FAILED: u8 = 3;
 
 /// The options of a load.
 #[derive(clap::Args, Debug)]
+// The group would be named as that of the command that takes these options in: clap refuses that.
+#[group(skip)]
 pub struct Args {
     /// How many calls, in all
     #[arg(long, value_name = "CALLS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]

@@ -70,3 +70,13 @@ async fn client(peer: SocketAddr, jumbo: u32) -> Result<Endpoint, String> {
 
 /// How long what still has to be said may take at the end.
 const CLOSE_GRACE: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_contradicts_itself_nowhere() {
+        super::Args::command().debug_assert();
+    }
+}
