@@ -4,8 +4,10 @@
 mod common;
 
 mod call;
+mod demo;
 mod load;
 mod perf;
+mod tree;
 mod version;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -31,6 +33,8 @@ struct Args {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    /// Show what Rx is: a server, a client, and the actors inside, in a few seconds
+    Demo,
     /// Make calls, and print the reply
     Call(call::Args),
     /// Measure a server of service 147: echo-server, or OpenAFS's or Linux's rxperf
@@ -47,6 +51,7 @@ fn main() -> ExitCode {
     };
     actix_rt::System::new().block_on(async move {
         match args.command {
+            Command::Demo => demo::run().await,
             Command::Call(args) => call::run(args).await,
             Command::Perf(args) => perf::run(args).await,
             Command::Version(args) => version::run(args),

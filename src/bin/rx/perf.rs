@@ -125,7 +125,7 @@ async fn start(args: &Args, plan: Plan) -> Result<ExitCode, String> {
 
 /// What is asked of the server, the same for each call but for the pattern's seed.
 #[derive(Debug)]
-struct Plan {
+pub struct Plan {
     op: Op,
     /// Bytes of content to the server and back.
     send: u32,
@@ -139,7 +139,7 @@ struct Plan {
 
 /// Why a call was not good.
 #[derive(Debug, thiserror::Error)]
-enum Failure {
+pub enum Failure {
     #[error("expected a reply, got none: {0}")]
     Call(CallError),
     #[error("expected {expected}, got {got}")]
@@ -204,6 +204,11 @@ impl Plan {
         Ok(plan)
     }
 
+    /// A single transfer from the server.
+    pub fn recv(bytes: u32) -> Plan {
+        Plan { op: Op::Recv, send: 0, recv: bytes, piece: 0, micros: 0, code: 0, same: None }
+    }
+
     fn has_one_request(&self) -> bool {
         !matches!(self.op, Op::Echo | Op::Sum | Op::Pattern)
     }
@@ -244,7 +249,7 @@ impl Plan {
     }
 
     /// One call, from request to checked reply; returns the bytes of content that it moved.
-    async fn call(
+    pub async fn call(
         &self,
         connection: &Connection,
         options: CallOptions,

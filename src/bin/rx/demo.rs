@@ -1,0 +1,200 @@
+//! `rx demo`: a server and a client over real UDP, and what they look like inside.
+
+use std::cell::Cell;
+use std::io::{IsTerminal, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use futures::future::{join, join_all};
+use rxrpc::{CallOptions, Connection, Endpoint, ServiceOptions};
+use tokio::time::Instant;
+
+use crate::common::args::trouble;
+use crate::common::pieces::Pieces;
+use crate::common::service::{ECHO_SERVICE, PERF_SERVICE, PERF_VERSION, echo, op, perf, words};
+use crate::perf::Plan;
+use crate::{CLOSE_GRACE, NAME, tree};
+
+/// Bytes that the demonstration's services echo at most.
+const REQUEST_MAX: u64 = 1 << 20;
+/// Each of the four slow calls gets so many bytes, so many at a time.
+const SLOW_BYTES: u32 = 320 << 10;
+const SLOW_PIECE: u32 = 8 << 10;
+/// Pauses after each piece: the first call is the fastest.
+const SLOW_MICROS: [u32; 4] = [20_000, 26_000, 32_000, 38_000];
+const LARGE_BYTES: u32 = 256 << 20;
+const SMALL_CALLS: u32 = 20_000;
+const SMALL_AT_ONCE: u32 = 16;
+
+/// Shows it.
+pub async fn run() -> ExitCode {
+    match show().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => trouble(NAME, error),
+    }
+}
+
+async fn show() -> Result<(), Box<dyn std::error::Error>> {
+    let style = Style { is_terminal: std::io::stdout().is_terminal() };
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    // The server has a thread of its own, as it would have a process of its own.
+    let server = Endpoint::builder()
+        .bind(any)
+        .service_with(ECHO_SERVICE, echo(REQUEST_MAX), ServiceOptions::small_replies())
+        .service(PERF_SERVICE, perf(REQUEST_MAX))
+        .own_thread(true)
+        .start()
+        .await?;
+    let client = Endpoint::builder().bind(any).start().await?;
+    let (at, from) = (server.local_addr(), client.local_addr());
+    println!("A server listens on {at}, a client calls from {from}: two UDP sockets,");
+    println!("two threads, and nothing between them but Rx packets.");
+
+    style.title("One call");
+    let echoes = client.connect(at, ECHO_SERVICE).await?;
+    let began = Instant::now();
+    let reply = echoes.call("Hello, Rx!").await?;
+    let took = began.elapsed().as_micros();
+    println!("asked \"Hello, Rx!\", got {:?} after {took} us", String::from_utf8_lossy(&reply));
+
+    style.title("Four calls at once, one on each channel of a connection");
+    let perf = client.connect(at, PERF_SERVICE).await?;
+    let (trees, slow) = join(trees(&client, &server), four_calls(&perf, &style)).await;
+    slow?;
+
+    style.title("The actors, half a second into that");
+    if let Some((of_client, of_server)) = trees {
+        print!("{of_client}\n{of_server}");
+    }
+
+    style.title("A large transfer");
+    let began = Instant::now();
+    let options = CallOptions::default();
+    Plan::recv(LARGE_BYTES).call(&perf, options, 0).await?;
+    let seconds = began.elapsed().as_secs_f64();
+    let (megabytes, rate) = (LARGE_BYTES >> 20, f64::from(LARGE_BYTES) / 1e6 / seconds);
+    println!("{megabytes} MiB in {seconds:.2} s: {rate:.0} MB/s, in packets of 1412 bytes");
+
+    style.title("Many small calls");
+    let began = Instant::now();
+    let left = Cell::new(SMALL_CALLS);
+    let carriers = (0..SMALL_AT_ONCE).map(|_| small_calls(&echoes, &left));
+    for result in join_all(carriers).await {
+        result?;
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    let rate = f64::from(SMALL_CALLS) / seconds;
+    println!("{SMALL_CALLS} calls, {SMALL_AT_ONCE} at once, in {seconds:.2} s: {rate:.0} calls/s");
+
+    style.title("The end");
+    let counters = server.inspect().await.map(|snapshot| snapshot.counters).unwrap_or_default();
+    println!(
+        "The server had {} calls in {} datagrams, sent {}, and sent {} packets again.",
+        counters.server_calls,
+        counters.datagrams_received,
+        counters.datagrams_sent,
+        counters.resent
+    );
+    drop((echoes, perf));
+    let cut = client.shutdown(CLOSE_GRACE).await.calls_cut;
+    let cut = cut + server.shutdown(CLOSE_GRACE).await.calls_cut;
+    println!("Both shut down in order, {cut} calls cut off.");
+    println!("\nNow with two processes:\n  echo-server &\n  rx call 127.0.0.1:7009 --data hello");
+    println!("  rx perf 127.0.0.1:7009 recv --bytes 1G");
+    Ok(())
+}
+
+/// Both trees, while the slow calls run.
+async fn trees(client: &Endpoint, server: &Endpoint) -> Option<(String, String)> {
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    Some((tree::draw(&client.inspect().await?), tree::draw(&server.inspect().await?)))
+}
+
+async fn four_calls(
+    connection: &Connection,
+    style: &Style,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let got: [Cell<u32>; 4] = Default::default();
+    let began = Instant::now();
+    let calls = join_all(
+        got.iter().zip(SLOW_MICROS).map(|(got, micros)| slow_call(connection, micros, got)),
+    );
+    let calls = std::pin::pin!(calls);
+    let done = if style.is_terminal {
+        let bars = std::pin::pin!(animate(&got));
+        match futures::future::select(calls, bars).await {
+            futures::future::Either::Left((done, _)) => {
+                print!("\x1b[4A");
+                done
+            }
+            futures::future::Either::Right((never, _)) => match never {},
+        }
+    } else {
+        calls.await
+    };
+    draw_bars(&got);
+    done.into_iter().collect::<Result<(), _>>()?;
+    let (kib, seconds) = (SLOW_BYTES >> 10, began.elapsed().as_secs_f64());
+    println!("4 x {kib} KiB from a server that takes its time, all done after {seconds:.2} s");
+    Ok(())
+}
+
+async fn slow_call(
+    connection: &Connection,
+    micros: u32,
+    got: &Cell<u32>,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let mut request = connection.open_call(CallOptions::default()).await?;
+    request
+        .write(words([PERF_VERSION, op::SLOW_WRITE, 0, 0, SLOW_BYTES, SLOW_PIECE, micros]))
+        .await?;
+    let mut reply = Pieces::new(request.finish()?);
+    reply.run(SLOW_BYTES.into(), |piece| got.set(got.get() + piece.len() as u32)).await?;
+    reply.drain().await?;
+    Ok(())
+}
+
+async fn small_calls(connection: &Connection, left: &Cell<u32>) -> Result<(), rxrpc::CallError> {
+    while let Some(less) = left.get().checked_sub(1) {
+        left.set(less);
+        connection.call("ping").await?;
+    }
+    Ok(())
+}
+
+/// Draws the bars over and over.
+async fn animate(got: &[Cell<u32>; 4]) -> std::convert::Infallible {
+    draw_bars(got);
+    let mut ticks = tokio::time::interval(Duration::from_millis(40));
+    loop {
+        ticks.tick().await;
+        print!("\x1b[4A");
+        draw_bars(got);
+        // A terminal that is gone is noticed elsewhere.
+        let _ = std::io::stdout().flush();
+    }
+}
+
+fn draw_bars(got: &[Cell<u32>; 4]) {
+    const CELLS: usize = 32;
+    for (got, name) in got.iter().zip('A'..) {
+        let percent = 100 * u64::from(got.get()) / u64::from(SLOW_BYTES);
+        let full = CELLS * percent as usize / 100;
+        println!("call {name}  {}{}  {percent:3} %", "█".repeat(full), "░".repeat(CELLS - full));
+    }
+}
+
+struct Style {
+    is_terminal: bool,
+}
+
+impl Style {
+    fn title(&self, text: &str) {
+        if self.is_terminal {
+            println!("\n\x1b[1;36m{text}\x1b[0m");
+        } else {
+            println!("\n== {text}");
+        }
+    }
+}
