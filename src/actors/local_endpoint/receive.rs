@@ -27,14 +27,15 @@ const IP_UDP_HEADERS: u32 = 48;
 /// See the module.
 pub(super) struct ReceiveLoop {
     own: Addr<LocalEndpoint>,
-    sleep: Pin<Box<Sleep>>,
+    /// Made when it is first needed: an actor whose System ends before it ran is started all the same, where
+    /// there is no clock any more.
+    sleep: Option<Pin<Box<Sleep>>>,
     batch: Vec<Incoming>,
 }
 
 impl ReceiveLoop {
     pub fn new(own: Addr<LocalEndpoint>) -> ReceiveLoop {
-        let sleep = Box::pin(tokio::time::sleep(std::time::Duration::ZERO));
-        ReceiveLoop { own, sleep, batch: Vec::new() }
+        ReceiveLoop { own, sleep: None, batch: Vec::new() }
     }
 }
 
@@ -80,10 +81,12 @@ impl ReceiveLoop {
     fn wait(&mut self, endpoint: &LocalEndpoint, task: &mut Context<'_>) -> Poll<()> {
         let Some(deadline) = endpoint.next_deadline() else { return Poll::Pending };
         let deadline = tokio::time::Instant::from_std(deadline);
-        if self.sleep.deadline() != deadline || self.sleep.is_elapsed() {
-            self.sleep.as_mut().reset(deadline);
+        let mut sleep =
+            self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline))).as_mut();
+        if sleep.deadline() != deadline || sleep.is_elapsed() {
+            sleep.as_mut().reset(deadline);
         }
-        if self.sleep.as_mut().poll(task).is_ready() {
+        if sleep.poll(task).is_ready() {
             task.waker().wake_by_ref();
         }
         Poll::Pending
