@@ -22,7 +22,7 @@ pub struct Args {
     #[command(flatten)]
     request: RequestArgs,
     #[command(flatten)]
-    load: load::Args,
+    load: load::LoadArgs,
 }
 
 /// The request; without any of these it is empty.

@@ -1,7 +1,7 @@
 //! `rx demo`: a server and a client over real UDP, and what they look like inside.
 
 use std::cell::Cell;
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -27,6 +27,13 @@ const LARGE_BYTES: u32 = 256 << 20;
 const SMALL_CALLS: u32 = 20_000;
 const SMALL_AT_ONCE: u32 = 16;
 
+/// Prints a line; whoever does not want it ends the demonstration.
+macro_rules! say {
+    ($($text:tt)*) => {
+        writeln!(io::stdout(), $($text)*)?
+    };
+}
+
 /// Shows it.
 pub async fn run() -> ExitCode {
     match show().await {
@@ -36,7 +43,7 @@ pub async fn run() -> ExitCode {
 }
 
 async fn show() -> Result<(), Box<dyn std::error::Error>> {
-    let style = Style { is_terminal: std::io::stdout().is_terminal() };
+    let style = Style { is_terminal: io::stdout().is_terminal() };
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     // The server has a thread of its own, as it would have a process of its own.
     let server = Endpoint::builder()
@@ -48,35 +55,35 @@ async fn show() -> Result<(), Box<dyn std::error::Error>> {
         .await?;
     let client = Endpoint::builder().bind(any).start().await?;
     let (at, from) = (server.local_addr(), client.local_addr());
-    println!("A server listens on {at}, a client calls from {from}: two UDP sockets,");
-    println!("two threads, and nothing between them but Rx packets.");
+    say!("A server listens on {at}, a client calls from {from}: two UDP sockets,");
+    say!("two threads, and nothing between them but Rx packets.");
 
-    style.title("One call");
+    style.title("One call")?;
     let echoes = client.connect(at, ECHO_SERVICE).await?;
     let began = Instant::now();
     let reply = echoes.call("Hello, Rx!").await?;
     let took = began.elapsed().as_micros();
-    println!("asked \"Hello, Rx!\", got {:?} after {took} us", String::from_utf8_lossy(&reply));
+    say!("asked \"Hello, Rx!\", got {:?} after {took} us", String::from_utf8_lossy(&reply));
 
-    style.title("Four calls at once, one on each channel of a connection");
+    style.title("Four calls at once, one on each channel of a connection")?;
     let perf = client.connect(at, PERF_SERVICE).await?;
     let (trees, slow) = join(trees(&client, &server), four_calls(&perf, &style)).await;
     slow?;
 
-    style.title("The actors, half a second into that");
+    style.title("The actors, half a second into that")?;
     if let Some((of_client, of_server)) = trees {
-        print!("{of_client}\n{of_server}");
+        say!("{of_client}\n{of_server}");
     }
 
-    style.title("A large transfer");
+    style.title("A large transfer")?;
     let began = Instant::now();
     let options = CallOptions::default();
     Plan::recv(LARGE_BYTES).call(&perf, options, 0).await?;
     let seconds = began.elapsed().as_secs_f64();
     let (megabytes, rate) = (LARGE_BYTES >> 20, f64::from(LARGE_BYTES) / 1e6 / seconds);
-    println!("{megabytes} MiB in {seconds:.2} s: {rate:.0} MB/s, in packets of 1412 bytes");
+    say!("{megabytes} MiB in {seconds:.2} s: {rate:.0} MB/s, in packets of 1412 bytes");
 
-    style.title("Many small calls");
+    style.title("Many small calls")?;
     let began = Instant::now();
     let left = Cell::new(SMALL_CALLS);
     let carriers = (0..SMALL_AT_ONCE).map(|_| small_calls(&echoes, &left));
@@ -85,11 +92,11 @@ async fn show() -> Result<(), Box<dyn std::error::Error>> {
     }
     let seconds = began.elapsed().as_secs_f64();
     let rate = f64::from(SMALL_CALLS) / seconds;
-    println!("{SMALL_CALLS} calls, {SMALL_AT_ONCE} at once, in {seconds:.2} s: {rate:.0} calls/s");
+    say!("{SMALL_CALLS} calls, {SMALL_AT_ONCE} at once, in {seconds:.2} s: {rate:.0} calls/s");
 
-    style.title("The end");
+    style.title("The end")?;
     let counters = server.inspect().await.map(|snapshot| snapshot.counters).unwrap_or_default();
-    println!(
+    say!(
         "The server had {} calls in {} datagrams, sent {}, and sent {} packets again.",
         counters.server_calls,
         counters.datagrams_received,
@@ -99,9 +106,9 @@ async fn show() -> Result<(), Box<dyn std::error::Error>> {
     drop((echoes, perf));
     let cut = client.shutdown(CLOSE_GRACE).await.calls_cut;
     let cut = cut + server.shutdown(CLOSE_GRACE).await.calls_cut;
-    println!("Both shut down in order, {cut} calls cut off.");
-    println!("\nNow with two processes:\n  echo-server &\n  rx call 127.0.0.1:7009 --data hello");
-    println!("  rx perf 127.0.0.1:7009 recv --bytes 1G");
+    say!("Both shut down in order, {cut} calls cut off.");
+    say!("\nNow with two processes:\n  echo-server &\n  rx call 127.0.0.1:7009 --data hello");
+    say!("  rx perf 127.0.0.1:7009 recv --bytes 1G");
     Ok(())
 }
 
@@ -125,18 +132,18 @@ async fn four_calls(
         let bars = std::pin::pin!(animate(&got));
         match futures::future::select(calls, bars).await {
             futures::future::Either::Left((done, _)) => {
-                print!("\x1b[4A");
+                write!(io::stdout(), "\x1b[4A")?;
                 done
             }
-            futures::future::Either::Right((never, _)) => match never {},
+            futures::future::Either::Right((stopped, _)) => match stopped? {},
         }
     } else {
         calls.await
     };
-    draw_bars(&got);
+    draw_bars(&got)?;
     done.into_iter().collect::<Result<(), _>>()?;
     let (kib, seconds) = (SLOW_BYTES >> 10, began.elapsed().as_secs_f64());
-    println!("4 x {kib} KiB from a server that takes its time, all done after {seconds:.2} s");
+    say!("4 x {kib} KiB from a server that takes its time, all done after {seconds:.2} s");
     Ok(())
 }
 
@@ -164,25 +171,25 @@ async fn small_calls(connection: &Connection, left: &Cell<u32>) -> Result<(), rx
 }
 
 /// Draws the bars over and over.
-async fn animate(got: &[Cell<u32>; 4]) -> std::convert::Infallible {
-    draw_bars(got);
+async fn animate(got: &[Cell<u32>; 4]) -> io::Result<std::convert::Infallible> {
+    draw_bars(got)?;
     let mut ticks = tokio::time::interval(Duration::from_millis(40));
     loop {
         ticks.tick().await;
-        print!("\x1b[4A");
-        draw_bars(got);
-        // A terminal that is gone is noticed elsewhere.
-        let _ = std::io::stdout().flush();
+        write!(io::stdout(), "\x1b[4A")?;
+        draw_bars(got)?;
+        io::stdout().flush()?;
     }
 }
 
-fn draw_bars(got: &[Cell<u32>; 4]) {
+fn draw_bars(got: &[Cell<u32>; 4]) -> io::Result<()> {
     const CELLS: usize = 32;
     for (got, name) in got.iter().zip('A'..) {
         let percent = 100 * u64::from(got.get()) / u64::from(SLOW_BYTES);
         let full = CELLS * percent as usize / 100;
-        println!("call {name}  {}{}  {percent:3} %", "█".repeat(full), "░".repeat(CELLS - full));
+        say!("call {name}  {}{}  {percent:3} %", "█".repeat(full), "░".repeat(CELLS - full));
     }
+    Ok(())
 }
 
 struct Style {
@@ -190,11 +197,12 @@ struct Style {
 }
 
 impl Style {
-    fn title(&self, text: &str) {
+    fn title(&self, text: &str) -> io::Result<()> {
         if self.is_terminal {
-            println!("\n\x1b[1;36m{text}\x1b[0m");
+            say!("\n\x1b[1;36m{text}\x1b[0m");
         } else {
-            println!("\n== {text}");
+            say!("\n== {text}");
         }
+        Ok(())
     }
 }

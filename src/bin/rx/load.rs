@@ -1,7 +1,7 @@
 //! Runs many calls, some at once, and says how it went.
 
 use std::cell::{Cell, RefCell};
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -13,16 +13,15 @@ use rxrpc::Endpoint;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::common::args::{EXIT_TROUBLE, seconds};
+use crate::NAME;
+use crate::common::args::{seconds, trouble};
 
 /// A call failed.
 pub const EXIT_FAILED: u8 = 3;
 
 /// The options of a load.
 #[derive(clap::Args, Debug)]
-// The group would be named as that of the command that takes these options in: clap refuses that.
-#[group(skip)]
-pub struct Args {
+pub struct LoadArgs {
     /// How many calls, in all
     #[arg(long, value_name = "CALLS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     pub count: u64,
@@ -46,7 +45,7 @@ pub struct Args {
     pub json: bool,
 }
 
-impl Args {
+impl LoadArgs {
     /// Connections of the bundle.
     pub fn connections(&self) -> usize {
         let needed = self.parallel.div_ceil(4).clamp(1, 64);
@@ -77,7 +76,7 @@ struct Progress {
 
 /// Makes the calls 0 to `count`, each by `call`, which returns the bytes that it moved. A call that fails
 /// is the last to begin, unless the options say otherwise.
-pub async fn run(args: &Args, call: impl AsyncFn(u64) -> Result<u64, String>) -> Outcome {
+pub async fn run(args: &LoadArgs, call: impl AsyncFn(u64) -> Result<u64, String>) -> Outcome {
     let progress = Progress {
         begun: Cell::new(0),
         ended: Cell::new(0),
@@ -93,7 +92,7 @@ pub async fn run(args: &Args, call: impl AsyncFn(u64) -> Result<u64, String>) ->
     let carriers: FuturesUnordered<_> =
         (0..at_once).map(|_| carry(args, &progress, &call)).collect();
     let all = carriers.collect::<()>();
-    if std::io::stderr().is_terminal() {
+    if io::stderr().is_terminal() {
         let shown = std::pin::pin!(show(args, &progress));
         if let Either::Right((never, _)) = select(all, shown).await {
             match never {}
@@ -113,7 +112,11 @@ pub async fn run(args: &Args, call: impl AsyncFn(u64) -> Result<u64, String>) ->
     }
 }
 
-async fn carry(args: &Args, progress: &Progress, call: &impl AsyncFn(u64) -> Result<u64, String>) {
+async fn carry(
+    args: &LoadArgs,
+    progress: &Progress,
+    call: &impl AsyncFn(u64) -> Result<u64, String>,
+) {
     loop {
         let index = progress.begun.get();
         if index == args.count || (progress.failed.get() > 0 && !args.keep_going) {
@@ -142,14 +145,14 @@ async fn carry(args: &Args, progress: &Progress, call: &impl AsyncFn(u64) -> Res
 }
 
 /// A line on the terminal that is written over and over.
-async fn show(args: &Args, progress: &Progress) -> std::convert::Infallible {
+async fn show(args: &LoadArgs, progress: &Progress) -> std::convert::Infallible {
     let mut ticks = tokio::time::interval(Duration::from_millis(500));
     ticks.tick().await;
     loop {
         ticks.tick().await;
         let (ended, failed) = (progress.ended.get(), progress.failed.get());
         eprint!("\r{ended} of {} calls, {failed} failed\x1b[K", args.count);
-        let _ = std::io::stderr().flush();
+        let _ = io::stderr().flush();
     }
 }
 
@@ -205,18 +208,12 @@ impl Outcome {
             retransmitted: counters.resent,
             error: self.first_error(),
         };
-        if json {
-            match serde_json::to_string(&report) {
-                Ok(line) => println!("{line}"),
-                Err(error) => {
-                    eprintln!("rx: {error}");
-                    return ExitCode::from(EXIT_TROUBLE);
-                }
-            }
-        } else {
-            report.print();
+        let mut out = io::stdout();
+        let printed = if json { report.print_json(&mut out) } else { report.print(&mut out) };
+        match printed {
+            Ok(()) => self.status(),
+            Err(error) => trouble(NAME, format_args!("cannot print the result: {error}")),
         }
-        self.status()
     }
 
     /// How to exit.
@@ -226,22 +223,28 @@ impl Outcome {
 }
 
 impl Report<'_> {
-    fn print(&self) {
+    fn print_json(&self, out: &mut impl Write) -> io::Result<()> {
+        writeln!(out, "{}", serde_json::to_string(self)?)
+    }
+
+    fn print(&self, out: &mut impl Write) -> io::Result<()> {
         let Report { op, calls, failed, bytes, seconds, busy, retransmitted, .. } = self;
-        println!("{op}: {calls} calls, {failed} failed, {bytes} bytes in {seconds:.3} s");
+        writeln!(out, "{op}: {calls} calls, {failed} failed, {bytes} bytes in {seconds:.3} s")?;
         if calls > failed {
-            println!(
+            writeln!(
+                out,
                 "{:.0} calls/s, {:.1} MB/s; latency {} us median, {} us 99 %, {} us at most",
                 self.calls_per_second,
                 self.bytes_per_second / 1e6,
                 self.p50_us,
                 self.p99_us,
                 self.max_us
-            );
+            )?;
         }
-        println!("{busy} busy, {retransmitted} packets sent again");
+        writeln!(out, "{busy} busy, {retransmitted} packets sent again")?;
         if let Some(error) = self.error {
-            eprintln!("rx: {error}");
+            eprintln!("{NAME}: {error}");
         }
+        Ok(())
     }
 }

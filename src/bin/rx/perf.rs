@@ -45,7 +45,7 @@ pub struct Args {
     #[arg(long, default_value_t = 4711, allow_negative_numbers = true)]
     code: i32,
     #[command(flatten)]
-    load: load::Args,
+    load: load::LoadArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

@@ -1,0 +1,343 @@
+//! The binaries as a shell sees them: exit status, one line of explanation, and what goes on when the
+//! other side misbehaves.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::net::UdpSocket;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+const RX: &str = env!("CARGO_BIN_EXE_rx");
+const ECHO_SERVER: &str = env!("CARGO_BIN_EXE_echo-server");
+
+/// How a program ended.
+#[derive(Debug)]
+struct Ran {
+    code: Option<i32>,
+    out: String,
+    err: String,
+    took: Duration,
+}
+
+impl Ran {
+    /// Its one line of JSON.
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    fn failed_with(&self, code: i32, words: &[&str]) {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        assert_eq!(self.err.lines().count(), 1, "one line on standard error: {self:?}");
+        for word in words {
+            assert!(self.err.contains(word), "{word}: {self:?}");
+        }
+    }
+}
+
+fn run(program: &str, arguments: &[&str]) -> Ran {
+    let began = Instant::now();
+    let done = Command::new(program).args(arguments).stdin(Stdio::null()).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    let (code, out, err) = (done.status.code(), text(done.stdout), text(done.stderr));
+    Ran { code, out, err, took: began.elapsed() }
+}
+
+fn rx(arguments: &[&str]) -> Ran {
+    run(RX, arguments)
+}
+
+/// `echo-server` on a free port.
+struct Server {
+    child: Child,
+    out: BufReader<std::process::ChildStdout>,
+    address: String,
+}
+
+impl Server {
+    fn start(arguments: &[&str]) -> Server {
+        Server::start_at("127.0.0.1:0", arguments)
+    }
+
+    fn start_at(listen: &str, arguments: &[&str]) -> Server {
+        let mut command = Command::new(ECHO_SERVER);
+        command.args(["--listen", listen]).args(arguments);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        out.read_line(&mut line).unwrap();
+        let address = line.strip_prefix("listening on ").unwrap_or_else(|| panic!("{line}"));
+        Server { child, out, address: address.trim_end().to_owned() }
+    }
+
+    fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
+    }
+
+    /// Sends a signal and waits for the end; returns the status, the rest of its output, and its errors.
+    fn stop(mut self, signal: &str) -> (Option<i32>, String, String) {
+        self.signal(signal);
+        let (mut out, mut err) = (String::new(), String::new());
+        self.out.read_to_string(&mut out).unwrap();
+        self.child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+        (self.child.wait().unwrap().code(), out, err)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// An address where nobody listens.
+fn nobody() -> String {
+    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+#[test]
+fn wrong_command_lines_say_what_is_wrong_on_one_line() {
+    let wrong: [(&str, &[&str], &str); 13] = [
+        (RX, &["frobnicate"], "frobnicate"),
+        (RX, &["call"], "<HOST:PORT>"),
+        (RX, &["call", "127.0.0.1:1", "--frob"], "--frob"),
+        (RX, &["call", "127.0.0.1:1", "--service", "0"], "1 to 65535"),
+        (RX, &["call", "127.0.0.1:1", "--data", "x", "--zero", "1"], "--zero"),
+        (RX, &["call", "127.0.0.1:1", "--timeout", "0"], "seconds above 0"),
+        (RX, &["call", "127.0.0.1:1", "--count", "0"], "--count"),
+        (RX, &["perf", "127.0.0.1:1", "shout"], "shout"),
+        (RX, &["perf", "127.0.0.1:1", "send", "--bytes", "2G"], "2147483647"),
+        (RX, &["perf", "127.0.0.1:1", "rpc", "--bytes", "1"], "--send and --recv"),
+        (ECHO_SERVER, &["--jumbo", "7"], "1..=6"),
+        (ECHO_SERVER, &["--window", "70000"], "65535"),
+        (ECHO_SERVER, &["--request-max", "lots"], "k, M or G"),
+    ];
+    for (program, arguments, word) in wrong {
+        run(program, arguments).failed_with(2, &[word]);
+    }
+    for program in [RX, ECHO_SERVER] {
+        let ran = run(program, &["--help"]);
+        assert_eq!(ran.code, Some(0));
+        assert!(ran.out.contains("Usage:") && ran.err.is_empty(), "{ran:?}");
+    }
+    assert_eq!(rx(&[]).code, Some(2));
+}
+
+#[test]
+fn what_cannot_start_exits_with_1() {
+    let server = Server::start(&[]);
+    run(ECHO_SERVER, &["--listen", &server.address])
+        .failed_with(1, &["cannot bind", &server.address]);
+    run(ECHO_SERVER, &["--listen", "nowhere"]).failed_with(1, &["nowhere"]);
+    rx(&["call", "no-such-host.invalid:7009"]).failed_with(1, &["no-such-host.invalid:7009"]);
+    let missing = ["call", &server.address, "--file", "/no/such/file"];
+    rx(&missing).failed_with(1, &["/no/such/file"]);
+}
+
+#[test]
+fn calls_print_their_reply_or_a_line_of_json() {
+    let server = Server::start(&[]);
+    let ran = rx(&["call", &server.address, "--data", "hello"]);
+    assert_eq!((ran.code, ran.out.as_str(), ran.err.as_str()), (Some(0), "hello", ""));
+    let ran = rx(&[
+        "call",
+        &server.address,
+        "--file",
+        file!(),
+        "--count",
+        "9",
+        "--parallel",
+        "5",
+        "--json",
+    ]);
+    let json = ran.json();
+    assert_eq!(ran.code, Some(0));
+    let size = std::fs::metadata(file!()).unwrap().len();
+    assert_eq!(
+        (&json["ok"], &json["calls"], &json["failed"]),
+        (&true.into(), &9.into(), &0.into())
+    );
+    assert_eq!(json["bytes"], 2 * 9 * size);
+    for name in ["seconds", "calls_per_second", "bytes_per_second", "p50_us", "p99_us", "max_us"] {
+        assert!(json[name].is_number(), "{name}: {json}");
+    }
+    assert_eq!((&json["busy"], &json["retransmitted"]), (&0.into(), &0.into()));
+    assert_eq!(json.get("error"), None);
+    let (code, out, err) = server.stop("-TERM");
+    assert_eq!((code, out.as_str(), err.as_str()), (Some(0), "", ""));
+}
+
+#[test]
+fn every_operation_checks_its_reply() {
+    let server = Server::start(&["--json"]);
+    for op in ["send", "recv", "echo", "sum", "pattern"] {
+        for bytes in ["0", "1k", "70k", "3M"] {
+            let ran =
+                rx(&["perf", &server.address, op, "--bytes", bytes, "--count", "3", "--json"]);
+            assert_eq!(
+                (ran.code, &ran.json()["ok"]),
+                (Some(0), &true.into()),
+                "{op} {bytes}: {ran:?}"
+            );
+        }
+    }
+    for arguments in [
+        &["rpc", "--send", "100k", "--recv", "100k"][..],
+        &["rpc", "--count", "500", "--parallel", "16", "--connections", "4"],
+        &["abort"],
+        &["abort", "--code", "-17", "--send", "50k", "--recv", "50k"],
+        &["slowread", "--bytes", "10k"],
+        &["slowwrite", "--bytes", "100k", "--piece", "10k", "--micros", "5000"],
+    ] {
+        let ran = run(RX, &[&["perf", &server.address], arguments].concat());
+        assert_eq!(ran.code, Some(0), "{arguments:?}: {ran:?}");
+    }
+    let (code, out, _) = server.stop("-INT");
+    assert_eq!(code, Some(0));
+    let totals: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&totals["calls"], &totals["calls_cut"]), (&565.into(), &0.into()), "{totals}");
+}
+
+#[test]
+fn hosts_have_names_and_addresses_of_both_families() {
+    let server = Server::start(&[]);
+    let port = server.address.rsplit_once(':').unwrap().1;
+    assert_eq!(rx(&["call", &format!("localhost:{port}"), "--data", "x"]).out, "x");
+    let ran = rx(&["version", &format!("localhost:{port}")]);
+    assert_eq!(
+        (ran.code, ran.out.trim_end()),
+        (Some(0), concat!("rxrpc ", env!("CARGO_PKG_VERSION")))
+    );
+    if UdpSocket::bind("[::1]:0").is_ok() {
+        let server = Server::start_at("[::1]:0", &[]);
+        assert_eq!(rx(&["call", &server.address, "--data", "six"]).out, "six");
+        assert_eq!(rx(&["version", &server.address]).code, Some(0));
+    }
+}
+
+#[test]
+fn nobody_at_the_port_is_told_at_once() {
+    let address = nobody();
+    for arguments in [&["call", &address][..], &["perf", &address, "send"], &["version", &address]]
+    {
+        let ran = rx(arguments);
+        assert_eq!(ran.code, Some(3), "{ran:?}");
+        assert_eq!(ran.err.lines().count(), 1, "{ran:?}");
+        assert!(ran.err.contains("expected") && ran.err.contains("after 0."), "{ran:?}");
+        assert!(ran.took < Duration::from_secs(2), "{ran:?}");
+    }
+    let json = rx(&["perf", &address, "send", "--count", "50", "--json"]).json();
+    assert_eq!(
+        (&json["ok"], &json["calls"], &json["failed"]),
+        (&false.into(), &1.into(), &1.into())
+    );
+    assert!(json["error"].as_str().unwrap().contains("port unreachable"), "{json}");
+    let json = rx(&["perf", &address, "send", "--count", "5", "--keep-going", "--json"]).json();
+    assert_eq!((&json["calls"], &json["failed"]), (&5.into(), &5.into()), "{json}");
+}
+
+#[test]
+fn a_silent_host_is_given_up_at_the_deadline() {
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    for arguments in [&["call", &address][..], &["perf", &address, "recv"], &["version", &address]]
+    {
+        let ran = rx(&[arguments, &["--timeout", "1"]].concat());
+        assert_eq!(ran.code, Some(3), "{ran:?}");
+        assert!(ran.err.contains("after 1.0"), "{ran:?}");
+    }
+}
+
+#[test]
+fn a_server_that_vanishes_in_the_middle_of_a_call_is_noticed() {
+    let mut server = Server::start(&[]);
+    let arguments =
+        ["perf", &server.address, "slowwrite", "--bytes", "1M", "--piece", "1k", "--json"];
+    let call = Command::new(RX).args(arguments).stdout(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    server.child.kill().unwrap();
+    let killed = Instant::now();
+    let done = call.wait_with_output().unwrap();
+    // The next keepalive finds nobody at the port: far sooner than the dead time of 20 s.
+    assert!(killed.elapsed() < Duration::from_secs(8), "{:?}", killed.elapsed());
+    assert_eq!(done.status.code(), Some(3));
+    let json: Value = serde_json::from_slice(&done.stdout).unwrap();
+    assert!(json["error"].as_str().unwrap().contains("unreachable"), "{json}");
+}
+
+#[test]
+fn a_reply_after_the_deadline_fails_its_call_and_nothing_else() {
+    let server = Server::start(&["--json"]);
+    // 20 pieces, 100 ms each.
+    let slow = ["--bytes", "20", "--piece", "1", "--micros", "100000"];
+    let ran = rx(&[&["perf", &server.address, "slowread", "--timeout", "0.5"], &slow[..]].concat());
+    ran.failed_with(3, &["deadline passed", "after 0.5"]);
+    assert!(ran.took < Duration::from_millis(1500), "{ran:?}");
+    assert_eq!(rx(&["call", &server.address, "--data", "still here"]).out, "still here");
+    let (code, out, _) = server.stop("-TERM");
+    assert_eq!(code, Some(0));
+    let totals: Value = serde_json::from_str(&out).unwrap();
+    // The late call was aborted by its client: nothing of it is left to be cut off.
+    assert_eq!((&totals["calls"], &totals["calls_cut"]), (&2.into(), &0.into()), "{totals}");
+}
+
+#[test]
+fn a_server_that_is_told_to_end_lets_its_calls_end() {
+    let server = Server::start(&["--json"]);
+    let arguments = ["perf", &server.address, "slowread", "--bytes", "10", "--piece", "1"];
+    let call =
+        Command::new(RX).args(arguments).args(["--micros", "100000"]).stdout(Stdio::null()).spawn();
+    let mut call = call.unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    let (code, out, err) = server.stop("-TERM");
+    assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
+    assert!(call.wait().unwrap().success(), "it had a second to go, of the three of grace");
+}
+
+#[test]
+fn a_call_longer_than_the_grace_is_cut_off() {
+    let server = Server::start(&["--json", "--grace", "0.3"]);
+    let arguments = ["perf", &server.address, "slowread", "--bytes", "100", "--piece", "1"];
+    let call = Command::new(RX)
+        .args(arguments)
+        .args(["--micros", "100000", "--json"])
+        .stdout(Stdio::piped())
+        .spawn();
+    let call = call.unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    let (code, out, err) = server.stop("-TERM");
+    assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
+    let totals: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(totals["calls_cut"], 1, "{totals}");
+    let done = call.wait_with_output().unwrap();
+    assert_eq!(done.status.code(), Some(3), "{}", String::from_utf8_lossy(&done.stdout));
+}
+
+#[test]
+fn a_request_that_is_too_large_to_echo_is_refused() {
+    let server = Server::start(&["--request-max", "100k"]);
+    assert_eq!(rx(&["call", &server.address, "--zero", "100k"]).out.len(), 100 << 10);
+    rx(&["call", &server.address, "--zero", "102401"]).failed_with(3, &["-5"]);
+    rx(&["perf", &server.address, "echo", "--bytes", "102401"]);
+    let ran = rx(&["perf", &server.address, "sum", "--bytes", "10M"]);
+    assert_eq!(ran.code, Some(0), "only echo is limited: {ran:?}");
+}
+
+#[test]
+fn the_demonstration_ends_well_and_needs_no_terminal() {
+    let ran = rx(&["demo"]);
+    assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""), "{ran:?}");
+    assert!(ran.out.contains("└─ Channel 3") && !ran.out.contains('\x1b'), "{ran:?}");
+}
+
+#[test]
+fn output_that_goes_nowhere_is_one_line_of_trouble() {
+    // The demonstration's endpoints end before their actors have run.
+    let Ok(full) = File::options().write(true).open("/dev/full") else { return };
+    let done = Command::new(RX).arg("demo").stdout(full).stderr(Stdio::piped()).output().unwrap();
+    let err = String::from_utf8(done.stderr).unwrap();
+    assert_eq!((done.status.code(), err.lines().count()), (Some(1), 1), "{err}");
+}
