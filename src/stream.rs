@@ -50,6 +50,7 @@ impl Link {
     pub fn new(
         channel: Addr<Channel>,
         tag: CallTag,
+        credit: u64,
         events: mpsc::UnboundedReceiver<Notice>,
     ) -> Link {
         Link {
@@ -64,7 +65,7 @@ impl Link {
             failure: None,
             acknowledged: None,
             gathered: BytesMut::new(),
-            credit: 0,
+            credit,
             is_finished: false,
             guarded: None,
             deadline: None,

@@ -175,7 +175,7 @@ impl Channel {
             user_status: incoming.user_status,
             identity: self.core.identity().cloned(),
         };
-        let (port, call) = IncomingCall::new(info, tag, context.address());
+        let (port, call) = IncomingCall::new(info, tag, incoming.credit, context.address());
         self.port = Some((tag, Port::Server(port)));
         answering.service.clone().serve(call);
     }

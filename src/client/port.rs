@@ -6,7 +6,7 @@ use futures::channel::{mpsc, oneshot};
 
 use crate::actors::Channel;
 use crate::error::CallError;
-use crate::proto::channel::{Command, Notice, Start};
+use crate::proto::channel::{Command, Notice, Pieces, Start};
 use crate::proto::{CallFailure, CallTag};
 use crate::wire::AbortCode;
 
@@ -38,7 +38,7 @@ pub struct ClientPort {
 enum Kind {
     Whole {
         reply: Option<oneshot::Sender<Answer<Bytes>>>,
-        pieces: Vec<Bytes>,
+        pieces: Pieces,
         len: usize,
         max_bytes: usize,
     },
@@ -50,7 +50,7 @@ enum Kind {
 
 impl ClientPort {
     pub(crate) fn whole(reply: oneshot::Sender<Answer<Bytes>>, max_bytes: usize) -> ClientPort {
-        let kind = Kind::Whole { reply: Some(reply), pieces: Vec::new(), len: 0, max_bytes };
+        let kind = Kind::Whole { reply: Some(reply), pieces: Pieces::new(), len: 0, max_bytes };
         ClientPort { kind, is_taken: false }
     }
 
@@ -101,7 +101,11 @@ impl ClientPort {
                         answer(reply, Answer::Done(Err(error)));
                         return Some(Command::Abort(AbortCode::USER_ABORT));
                     }
-                    pieces.extend(more);
+                    if pieces.is_empty() {
+                        *pieces = more;
+                    } else {
+                        pieces.extend(more);
+                    }
                     Some(Command::Consumed { packets, bytes })
                 }
                 Notice::End => Some(Command::End),

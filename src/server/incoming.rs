@@ -45,10 +45,11 @@ impl IncomingCall {
     pub(crate) fn new(
         info: CallInfo,
         tag: CallTag,
+        credit: u64,
         channel: Addr<Channel>,
     ) -> (ServerPort, IncomingCall) {
         let (sender, events) = mpsc::unbounded();
-        let link = Link::new(channel, tag, events);
+        let link = Link::new(channel, tag, credit, events);
         (ServerPort::new(sender), IncomingCall { info, link })
     }
 

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 pub use memory::{ChannelMemory, LastEnd};
-pub use output::{ChannelOutput, ChannelToConnection, Incoming, Notice};
+pub use output::{ChannelOutput, ChannelToConnection, Incoming, Notice, Pieces};
 
 use super::call::{Call, CallState};
 use super::config::CallConfig;

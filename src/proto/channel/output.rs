@@ -1,6 +1,7 @@
 //! What a channel puts out in one step.
 
 use bytes::Bytes;
+use smallvec::{SmallVec, smallvec};
 
 use crate::proto::call::Packet;
 use crate::proto::datagrams::Datagrams;
@@ -41,7 +42,12 @@ pub struct Incoming {
     pub service_id: ServiceId,
     /// userStatus of its first packet.
     pub user_status: u8,
+    /// Bytes of the reply that may be written at once.
+    pub credit: u64,
 }
+
+/// Bytes of consecutive packets, one piece a packet.
+pub type Pieces = SmallVec<[Bytes; 1]>;
 
 /// What the application of a call is told.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,7 +57,7 @@ pub enum Notice {
     /// Client: the call has taken this number; its first packet leaves.
     Started(CallNumber),
     /// Bytes, in order, one piece a packet. Each piece wholly taken is credit to give back, empty ones too.
-    Data(Vec<Bytes>),
+    Data(Pieces),
     /// The peer's direction is complete.
     End,
     /// So many more bytes may be written.
@@ -110,6 +116,6 @@ impl ChannelOutput {
             pieces.push(piece);
             return;
         }
-        self.notify(tag, Notice::Data(vec![piece]));
+        self.notify(tag, Notice::Data(smallvec![piece]));
     }
 }

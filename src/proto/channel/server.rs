@@ -175,6 +175,7 @@ impl Channel {
             }
             return;
         }
+        let payload_max = self.plain_max();
         let Some(call) = &mut self.call else { return };
         call.attached = true;
         call.timers.reach_ping = None;
@@ -183,6 +184,7 @@ impl Channel {
             number: call.number,
             service_id: self.service_id,
             user_status: call.remote_status,
+            credit: call.send.take_credit(payload_max).unwrap_or(0),
         };
         let held = std::mem::take(&mut call.unattached);
         out.notify(tag, Notice::Incoming(incoming));
