@@ -248,3 +248,148 @@ impl Held {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use rxrpc::net::MemoryHub;
+    use rxrpc::{CallError, CallFailure, CallOptions, Connection, Endpoint};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// A client of both services, in memory and virtual time. Echoes 1000 bytes at most.
+    async fn client(service: u16) -> Connection {
+        tokio::time::pause();
+        let hub = MemoryHub::new();
+        let at = |port| SocketAddr::from(([10, 0, 0, 1], port));
+        let network = |port| hub.bind_source(at(port)).unwrap().1;
+        let server = Endpoint::builder()
+            .network(network(7009))
+            .service(ECHO_SERVICE, echo(1000))
+            .service(PERF_SERVICE, perf(1000));
+        let server = server.start().await.unwrap();
+        let client = Endpoint::builder().network(network(7001)).start().await.unwrap();
+        // The server ends with the client's connection.
+        let connection = client.connect(at(7009), service).await.unwrap();
+        actix_rt::spawn(async move { server.closed().await });
+        connection
+    }
+
+    /// A request: the header, more words, content.
+    fn request<const N: usize>(operation: u32, more: [u32; N], content: &[u8]) -> Bytes {
+        let head = words([PERF_VERSION, operation, 65_536, 65_536]);
+        [&head[..], &words(more), content].concat().into()
+    }
+
+    fn code(result: Result<Bytes, CallError>) -> i32 {
+        match result.unwrap_err() {
+            CallError::Failed(CallFailure::PeerAborted(code)) => code.0,
+            other => panic!("{other}"),
+        }
+    }
+
+    const MAGIC_BYTES: [u8; 4] = [0, 0, 0x47, 0x11];
+
+    #[actix_rt::test]
+    async fn replies_are_those_of_the_readme() {
+        let perf = client(PERF_SERVICE).await;
+        let call = async |request: Bytes| perf.call(request).await.unwrap();
+        let content = b"123456789";
+        assert_eq!(call(request(0, [9], content)).await, MAGIC_BYTES[..]);
+        assert_eq!(call(request(1, [2], b"")).await, [0, 0, 0, 0, 0x47, 0x11][..]);
+        assert_eq!(call(request(3, [9, 1], content)).await, [0, 0, 0, 0x47, 0x11][..]);
+        let echoed = call(request(256, [9], content)).await;
+        assert_eq!(echoed, [&content[..], &MAGIC_BYTES].concat());
+        assert_eq!(call(request(258, [9, 4, 1], content)).await, MAGIC_BYTES[..]);
+        let written = call(request(259, [9, 4, 1], b"")).await;
+        assert_eq!(written, [&[0; 9][..], &MAGIC_BYTES].concat());
+        // The check value of CRC-32.
+        let sum = call(request(260, [9], content)).await;
+        assert_eq!(sum, words([9, 0xcbf4_3926, MAGIC]));
+        let pattern = call(request(261, [300, 5], b"")).await;
+        assert_eq!((pattern[0], pattern[1], pattern[256]), (5, 172, 64));
+        assert_eq!(pattern[300..304], crc32fast::hash(&pattern[..300]).to_be_bytes());
+        assert_eq!(pattern[304..], MAGIC_BYTES);
+    }
+
+    #[actix_rt::test]
+    async fn replies_of_many_pieces_have_their_exact_length() {
+        let perf = client(PERF_SERVICE).await;
+        for count in [65_535, 65_536, 65_537, 131_072, 1_000_000] {
+            let reply = perf.call(request(op::RECV, [count], b"")).await.unwrap();
+            assert_eq!(reply.len(), count as usize + 4);
+            let reply = perf.call(request(op::PATTERN, [count, 1], b"")).await.unwrap();
+            assert_eq!(reply.len(), count as usize + 8);
+            assert_eq!(Pattern::new(1).check(&reply[..count as usize]), Ok(()));
+        }
+    }
+
+    #[actix_rt::test]
+    async fn what_is_not_understood_is_aborted_with_rxperfs_codes() {
+        let perf = client(PERF_SERVICE).await;
+        let call = async |bytes: Bytes| code(perf.call(bytes).await);
+        assert_eq!(call(request(2, [0], b"")).await, -455);
+        assert_eq!(call(words([4, 0, 0, 0, 0])).await, -1);
+        assert_eq!(call(words([3, 0, 524_289, 0, 0])).await, -1);
+        assert_eq!(call(words([3, 0, 0, 524_289, 0])).await, -1);
+        assert_eq!(call(Bytes::new()).await, -453);
+        assert_eq!(call(words([3, 0, 0])).await, -453);
+        assert_eq!(call(request(0, [10], b"123456789")).await, -453);
+        // At the limits, and with more than was announced.
+        let good = async |bytes: Bytes| perf.call(bytes).await.unwrap();
+        assert_eq!(good(words([3, 0, 524_288, 524_288, 0])).await, MAGIC_BYTES[..]);
+        assert_eq!(good(request(0, [8], b"123456789")).await, MAGIC_BYTES[..]);
+    }
+
+    #[actix_rt::test]
+    async fn an_abort_carries_the_code_that_was_asked_for() {
+        let perf = client(PERF_SERVICE).await;
+        for (asked, reply) in [(4711, 0), (-17, 0), (4713, 50_000)] {
+            let request = request(op::ABORT, [asked as u32, 3, reply], b"abc");
+            assert_eq!(code(perf.call(request).await), asked);
+        }
+    }
+
+    #[actix_rt::test]
+    async fn slow_operations_take_their_time() {
+        let perf = client(PERF_SERVICE).await;
+        let began = Instant::now();
+        perf.call(request(op::SLOW_READ, [10, 3, 50_000], &[0; 10])).await.unwrap();
+        assert_eq!(began.elapsed().as_millis() / 10, 20);
+        let began = Instant::now();
+        perf.call(request(op::SLOW_WRITE, [1000, 1, 100], b"")).await.unwrap();
+        assert_eq!(began.elapsed().as_millis() / 10, 10);
+    }
+
+    #[actix_rt::test]
+    async fn only_what_is_echoed_is_limited() {
+        let perf = client(PERF_SERVICE).await;
+        let body = Bytes::from_static(&[7; 1001]);
+        let whole = perf.call(request(op::ECHO, [1000], &body[..1000])).await.unwrap();
+        assert_eq!(whole.len(), 1004);
+        // RX_PROTOCOL_ERROR.
+        assert_eq!(code(perf.call(request(op::ECHO, [1001], &body)).await), -5);
+        assert!(perf.call(request(op::SUM, [1001], &body)).await.is_ok());
+    }
+
+    #[actix_rt::test]
+    async fn service_1_sends_back_what_it_gets_up_to_its_limit() {
+        let body = Bytes::from_static(&[7; 1001]);
+        let echo = client(ECHO_SERVICE).await;
+        assert_eq!(echo.call(body.slice(..1000)).await.unwrap(), body[..1000]);
+        assert_eq!(echo.call(Bytes::new()).await.unwrap(), Bytes::new());
+        assert_eq!(code(echo.call(body).await), -5);
+    }
+
+    #[actix_rt::test]
+    async fn a_reply_of_gigabytes_is_made_as_it_is_read() {
+        let perf = client(PERF_SERVICE).await;
+        let mut writer = perf.open_call(CallOptions::default()).await.unwrap();
+        writer.write(request(op::PATTERN, [0x7fff_ffff, 9], b"")).await.unwrap();
+        let mut reply = Pieces::new(writer.finish().unwrap());
+        let mut pattern = Pattern::new(9);
+        reply.run(1 << 20, |piece| assert_eq!(pattern.check(&piece), Ok(()))).await.unwrap();
+    }
+}

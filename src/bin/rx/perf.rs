@@ -392,3 +392,115 @@ impl Content {
         request.into()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use clap::Parser;
+    use rxrpc::net::MemoryHub;
+    use rxrpc::{Endpoint, Service, unary};
+
+    use super::*;
+    use crate::common::service::perf;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn plan(line: &str) -> Result<Plan, String> {
+        let words = "perf host:1".split(' ').chain(line.split(' '));
+        Plan::new(&Line::try_parse_from(words).unwrap().args)
+    }
+
+    /// A connection to a service in memory.
+    async fn connect(service: impl Service) -> Connection {
+        let hub = MemoryHub::new();
+        let at = |port| SocketAddr::from(([10, 0, 0, 1], port));
+        let network = |port| hub.bind_source(at(port)).unwrap().1;
+        let server = Endpoint::builder().network(network(7009)).service(PERF_SERVICE, service);
+        let server = server.start().await.unwrap();
+        let client = Endpoint::builder().network(network(7001)).start().await.unwrap();
+        let connection = client.connect(at(7009), PERF_SERVICE).await.unwrap();
+        actix_rt::spawn(async move { server.closed().await });
+        connection
+    }
+
+    async fn call(connection: &Connection, line: &str) -> Result<u64, String> {
+        let plan = plan(line).unwrap();
+        plan.call(connection, CallOptions::default(), 7).await.map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn arguments_have_defaults_that_suit_the_operation() {
+        let sizes = |line| plan(line).map(|plan| (plan.send, plan.recv));
+        assert_eq!(sizes("send"), Ok((1 << 20, 0)));
+        assert_eq!(sizes("pattern --bytes 3k"), Ok((0, 3072)));
+        assert_eq!(sizes("echo --bytes 5"), Ok((5, 5)));
+        assert_eq!(sizes("rpc"), Ok((32, 32)));
+        assert_eq!(sizes("rpc --send 0"), Ok((0, 32)));
+        assert_eq!(sizes("abort"), Ok((0, 0)));
+        assert!(sizes("abort --bytes 1").unwrap_err().contains("--send and --recv"));
+        assert!(sizes("sum --send 1").unwrap_err().contains("takes --bytes"));
+    }
+
+    #[test]
+    fn a_request_that_is_always_the_same_is_made_once() {
+        let same = |line| plan(line).unwrap().same.map(|same| same.len());
+        assert_eq!(same("rpc --send 3 --recv 30"), Some(4 * 6 + 3));
+        assert_eq!(same("send --bytes 64k"), Some(4 * 5 + 65_536));
+        assert_eq!(same("send --bytes 65537"), None);
+        assert_eq!(same("echo --bytes 3"), None);
+    }
+
+    #[actix_rt::test]
+    async fn a_good_server_passes_every_check_whole_and_streaming() {
+        tokio::time::pause();
+        let connection = connect(perf(1 << 20)).await;
+        for (op, ways) in [("send", 1), ("recv", 1), ("echo", 2), ("sum", 1), ("pattern", 1)] {
+            for bytes in [0, 65_536, 65_537, 200_000] {
+                let moved = call(&connection, &format!("{op} --bytes {bytes}")).await;
+                assert_eq!(moved, Ok(ways * bytes), "{op}");
+            }
+        }
+        assert_eq!(call(&connection, "rpc --send 100k --recv 1").await, Ok(102_401));
+        assert_eq!(call(&connection, "abort --code -5").await, Ok(0));
+        assert_eq!(call(&connection, "abort --recv 100k").await, Ok(0));
+        assert_eq!(call(&connection, "slowread --bytes 10 --piece 1").await, Ok(10));
+        assert_eq!(call(&connection, "slowwrite --bytes 10 --piece 1").await, Ok(10));
+    }
+
+    #[actix_rt::test]
+    async fn a_wrong_reply_is_told_with_what_was_expected() {
+        let replies: [(&str, &'static [u8], &str); 8] = [
+            ("send", b"\0\0\x47\x12", "expected the magic word 0x4711, got 0x4712"),
+            ("send", b"\0\0\x47", "expected 1 bytes more, got the reply's end"),
+            ("send", b"\0\0\x47\x11\0", "expected the reply's end, got 1 bytes more"),
+            ("recv --bytes 9", b"12345", "expected 4 bytes more, got the reply's end"),
+            (
+                "echo --bytes 3",
+                &[7, 174, 0, 0, 0, 0x47, 0x11],
+                "expected the pattern, got another byte at 2",
+            ),
+            ("sum --bytes 3", b"\0\0\0\x04", "expected the count 0x3, got 0x4"),
+            ("sum --bytes 0", b"\0\0\0\0\0\0\0\x01", "expected the checksum 0x0, got 0x1"),
+            ("abort", b"no", "expected an abort with code 4711, got a reply of 2 bytes"),
+        ];
+        for (line, reply, error) in replies {
+            let lies = unary(async |_| Ok::<_, AbortCode>(Bytes::from_static(reply)));
+            assert_eq!(call(&connect(lies).await, line).await, Err(error.to_owned()));
+        }
+    }
+
+    #[actix_rt::test]
+    async fn another_abort_than_asked_for_is_a_failure() {
+        let refuses = unary(async |_| Err::<Bytes, _>(AbortCode(5)));
+        let connection = connect(refuses).await;
+        let error = call(&connection, "abort").await.unwrap_err();
+        assert!(error.contains("code 4711, got the peer aborted the call with code 5"), "{error}");
+        let error = call(&connection, "send").await.unwrap_err();
+        assert!(error.contains("expected a reply, got none"), "{error}");
+    }
+}
