@@ -254,9 +254,6 @@ impl LocalEndpoint {
 
     fn take_router_output(&mut self) {
         for (to, datagram) in self.router_out.answers.drain(..) {
-            let counters = self.router.counters_mut();
-            counters.datagrams_sent += 1;
-            counters.bytes_sent += datagram.len() as u64;
             self.egress.push_single(to, datagram);
         }
         if !self.subscribers.is_empty() {

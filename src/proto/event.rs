@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::{CallFailure, ConnectionFailure, NetworkProblem, Role};
-use crate::wire::{AbortCode, CallNumber, Cid, Epoch, PacketType, Seq, ServiceId};
+use crate::wire::{AbortCode, CallNumber, Cid, Epoch, Header, PacketType, Seq, ServiceId};
 
 /// Why a datagram or packet was ignored. Each has a counter of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -398,6 +398,8 @@ pub struct Counters {
     pub datagrams_sent: u64,
     /// Bytes sent, without UDP and IP headers.
     pub bytes_sent: u64,
+    /// Datagrams sent by packet type; index as for `received_by_type`.
+    pub sent_by_type: [u64; 14],
     /// Send calls.
     pub sends: u64,
     /// Datagrams that the network refused to take.
@@ -457,6 +459,16 @@ impl Counters {
         }
     }
 
+    /// Adds datagrams that are sent: every `segment` bytes one, the last may be shorter.
+    pub fn record_sent(&mut self, segment: usize, datagrams: &[u8]) {
+        for datagram in datagrams.chunks(segment.max(1)) {
+            self.datagrams_sent += 1;
+            self.bytes_sent += datagram.len() as u64;
+            self.sent_by_type
+                [Header::decode(datagram).map_or(0, |header| type_slot(header.packet_type))] += 1;
+        }
+    }
+
     /// How many packets were ignored for this reason.
     pub fn dropped_for(&self, reason: DropReason) -> u64 {
         self.dropped[reason as usize]
@@ -468,9 +480,28 @@ impl Counters {
     }
 }
 
+/// Index of a type's counter.
+pub(super) fn type_slot(packet_type: PacketType) -> usize {
+    match packet_type.byte() {
+        byte @ 1..=13 => usize::from(byte),
+        _ => 0,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_sent_is_counted_by_type() {
+        let mut two = Vec::new();
+        crate::wire::encode_version_request(1, &mut two);
+        two.extend_from_slice(&two.clone()[..28]);
+        let mut counters = Counters::default();
+        counters.record_sent(29, &two);
+        assert_eq!((counters.datagrams_sent, counters.bytes_sent), (2, 57));
+        assert_eq!(counters.sent_by_type[13], 2);
+    }
 
     #[test]
     fn each_reason_has_its_own_counter() {

@@ -267,7 +267,7 @@ impl<T> Router<T> {
         }
     }
 
-    /// Where `datagrams` of a connection go, and counts them; `None` = nowhere: the connection is gone, or
+    /// Where `datagrams` of a connection go; `None` = nowhere: the connection is gone, or
     /// its peer has not proved its address and has had its share.
     pub fn admit(
         &mut self,
@@ -289,8 +289,6 @@ impl<T> Router<T> {
             }
             return None;
         }
-        self.counters.datagrams_sent += datagrams as u64;
-        self.counters.bytes_sent += bytes as u64;
         Some(peer)
     }
 

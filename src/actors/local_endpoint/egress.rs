@@ -75,10 +75,12 @@ impl Egress {
         if let Some((batch, bytes)) = datagrams.take_only_batch() {
             // The usual case: the channel's own buffer is what the socket gets.
             let Some(to) = router.admit(now, route, batch.count, bytes.len()) else { return };
+            router.counters_mut().record_sent(batch.segment, &bytes);
             return self.enqueue(to, batch.segment, batch.count, bytes);
         }
         for (batch, bytes) in datagrams.batches() {
             let Some(to) = router.admit(now, route, batch.count, bytes.len()) else { continue };
+            router.counters_mut().record_sent(batch.segment, bytes);
             self.enqueue(to, batch.segment, batch.count, bytes.to_vec());
         }
     }

@@ -48,8 +48,7 @@ impl<T> Router<T> {
     }
 
     fn answer(&mut self, to: SocketAddr, datagram: Vec<u8>, out: &mut RouterOutput) {
-        self.counters.datagrams_sent += 1;
-        self.counters.bytes_sent += datagram.len() as u64;
+        self.counters.record_sent(datagram.len(), &datagram);
         out.answers.push((to, datagram));
     }
 
@@ -195,13 +194,14 @@ impl<T> Router<T> {
     }
 
     fn debug_statistics(&self) -> debug::Statistics {
-        let Counters { received_by_type, resent, busy_sent, aborts_sent, send_failures, .. } =
-            &self.counters;
+        let Counters { received_by_type, sent_by_type, resent, .. } = &self.counters;
         let mut record = debug::Statistics {
+            data_packets_sent: sent_by_type[1].saturating_sub(*resent) as u32,
             data_packets_resent: *resent as u32,
-            busy_packets_sent: *busy_sent as u32,
-            abort_packets_sent: *aborts_sent as u32,
-            net_send_failures: *send_failures as u32,
+            ack_packets_sent: sent_by_type[2] as u32,
+            busy_packets_sent: sent_by_type[3] as u32,
+            abort_packets_sent: sent_by_type[4] as u32,
+            net_send_failures: self.counters.send_failures as u32,
             data_packets_read: received_by_type[1] as u32,
             ack_packets_read: received_by_type[2] as u32,
             bogus_packet_on_read: self.counters.dropped_for(DropReason::TooShort) as u32,
@@ -212,6 +212,9 @@ impl<T> Router<T> {
         };
         for (slot, count) in record.packets_read.iter_mut().enumerate() {
             *count = received_by_type[slot + 1] as u32;
+        }
+        for (slot, count) in record.packets_sent.iter_mut().enumerate() {
+            *count = sent_by_type[slot + 1] as u32;
         }
         record
     }

@@ -9,6 +9,7 @@ use super::{
     is_raw_reject,
 };
 use crate::proto::connection::Handshake;
+use crate::proto::event::type_slot;
 use crate::security::ConnectionIds;
 use crate::wire::{
     ABORT_LEN, ACK_FIXED_LEN, Flags, HEADER_LEN, PacketType, Seq, ServiceId, check_jumbo,
@@ -306,12 +307,4 @@ fn check(header: &Header, datagram: &[u8]) -> Result<(), DropReason> {
         return Err(DropReason::ServiceZero);
     }
     Ok(())
-}
-
-/// Index of a type's counter.
-fn type_slot(packet_type: PacketType) -> usize {
-    match packet_type.byte() {
-        byte @ 1..=13 => usize::from(byte),
-        _ => 0,
-    }
 }
