@@ -12,7 +12,11 @@
 //! implements [`TicketOpener`].
 
 mod error;
+mod fcrypt;
 mod key;
+mod pcbc;
+#[cfg(test)]
+mod vectors;
 
 pub use error::RxkadError;
 pub use key::SessionKey;
