@@ -7,10 +7,12 @@
 //!
 //! Nothing here reads a clock or draws random numbers: both come in as values.
 
+mod identity;
 mod null;
 #[cfg(feature = "rxkad")]
 pub mod rxkad;
 
+pub use identity::{Identity, Level, Principal};
 pub use null::RxNull;
 
 use std::fmt;
@@ -84,15 +86,68 @@ pub trait Session: fmt::Debug + Send + Sync {
 
     /// The plain form of a payload that came with `cksum` in its header; the error is the code to abort with.
     fn open(&self, packet: &PacketIds, cksum: u16, sealed: Bytes) -> Result<Bytes, AbortCode>;
+
+    /// Seals packets that leave together, to the same end as [`Session::seal`] does it one by one. `plain` is
+    /// their bytes, one packet after the other; for each packet, `out` gets its sealed form and `sealed`
+    /// where that ends in `out`. A class whose packets do not depend on each other may take several at once.
+    fn seal_run(
+        &self,
+        packets: &[PlainPacket],
+        mut plain: &[u8],
+        out: &mut Vec<u8>,
+        sealed: &mut Vec<SealedEnd>,
+    ) {
+        for packet in packets {
+            let (own, rest) = plain.split_at(packet.len);
+            let cksum = self.seal(&packet.ids, own, out);
+            sealed.push(SealedEnd { end: out.len(), cksum });
+            plain = rest;
+        }
+    }
+
+    /// Opens packets that came together, as [`Session::open`] does it one by one. `plain` gets their plain
+    /// forms, in order, up to the first that does not open.
+    fn open_run(&self, packets: &[SealedPacket], plain: &mut Vec<Bytes>) -> Result<(), AbortCode> {
+        for packet in packets {
+            plain.push(self.open(&packet.ids, packet.cksum, packet.payload.clone())?);
+        }
+        Ok(())
+    }
+
+    /// When the session ends, and the code that the connection then ends with. `None` = it outlives the
+    /// connection.
+    fn expires(&self) -> Option<(SystemTime, AbortCode)> {
+        None
+    }
 }
 
-/// Who the client of a secured connection is, in the words of its class.
+/// A packet to be sealed with others; its bytes are beside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlainPacket {
+    /// What its seal is bound to.
+    pub ids: PacketIds,
+    /// Plain bytes.
+    pub len: usize,
+}
+
+/// What became of a packet that was sealed with others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SealedEnd {
+    /// Where its sealed form ends in the common buffer.
+    pub end: usize,
+    /// The checksum field of its header.
+    pub cksum: u16,
+}
+
+/// A packet to be opened with others.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// The name, for example `admin@EXAMPLE.ORG`.
-    pub name: String,
-    /// When the credentials end.
-    pub expires: Option<SystemTime>,
+pub struct SealedPacket {
+    /// What its seal is bound to.
+    pub ids: PacketIds,
+    /// The checksum field of its header.
+    pub cksum: u16,
+    /// What came.
+    pub payload: Bytes,
 }
 
 /// What a verified RESPONSE gives the server.

@@ -139,6 +139,7 @@ impl Channel {
         }
         self.adopt_service(packet, out);
         self.receive_datagram(now, packet, out);
+        self.open_if_complete(now, out);
         if let Some(call) = &mut self.call
             && call.state == CallState::ClientReceiveReply
             && call.receive.is_complete()

@@ -199,6 +199,7 @@ impl Channel {
             self.handle_datagram(now, &run.data, start..end, out);
             start = end;
         }
+        self.open_received(now, out);
         self.conclude(now, out);
     }
 
@@ -396,6 +397,11 @@ impl Channel {
                 out.connection.push(ChannelToConnection::DataAfterFailure);
             }
             return out.drop(DropReason::OutOfState);
+        }
+        let continues = header.packet_type == PacketType::Data
+            && self.call.as_ref().is_some_and(|call| call.number == header.call_number);
+        if !continues {
+            self.open_received(now, out);
         }
         let packet = Received { header, data, at };
         match self.role {

@@ -7,6 +7,7 @@ use crate::proto::call::Packet;
 use crate::proto::datagrams::Datagrams;
 use crate::proto::peer::PeerReport;
 use crate::proto::{CallFailure, CallTag, DropReason, Event};
+use crate::security::{PlainPacket, SealedEnd, SealedPacket};
 use crate::wire::{CallNumber, Seq, ServiceId};
 
 /// Gathers the output of one step. Whoever drives the channel empties it.
@@ -31,6 +32,38 @@ pub struct ChannelOutput {
 pub(super) struct Scratch {
     pub burst: Vec<Seq>,
     pub delivered: Vec<(Seq, Packet)>,
+    /// In order, of the present call, and not opened yet: packets of one run are opened together.
+    pub unopened: Vec<(Seq, Packet)>,
+    pub open: OpenScratch,
+    pub seal: SealScratch,
+}
+
+/// Packets on their way through [`crate::security::Session::open_run`].
+#[derive(Debug, Default)]
+pub(super) struct OpenScratch {
+    pub sealed: Vec<SealedPacket>,
+    pub plain: Vec<Bytes>,
+}
+
+/// Packets on their way through [`crate::security::Session::seal_run`].
+#[derive(Debug, Default)]
+pub(super) struct SealScratch {
+    pub packets: Vec<PlainPacket>,
+    pub plain: Vec<u8>,
+    pub ends: Vec<SealedEnd>,
+}
+
+/// Most bytes that a channel keeps between steps, only so as not to ask for them again.
+const PLAIN_KEPT_BYTES_MAX: usize = 16 * 1024;
+
+impl SealScratch {
+    /// Empty again.
+    pub fn clear(&mut self) {
+        self.packets.clear();
+        self.ends.clear();
+        self.plain.clear();
+        self.plain.shrink_to(PLAIN_KEPT_BYTES_MAX);
+    }
 }
 
 /// A call that has come.

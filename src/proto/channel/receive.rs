@@ -2,11 +2,14 @@
 
 use std::time::Instant;
 
+use bytes::Bytes;
+
+use super::output::OpenScratch;
 use super::transmit::SEQ_MAX;
 use super::{Channel, ChannelOutput, LastEnd, Received, Security};
 use crate::proto::call::{Offer, Packet, WindowUpdate};
 use crate::proto::{CallFailure, DropReason, Role, Why};
-use crate::security::PacketIds;
+use crate::security::{PacketIds, SealedPacket, Session};
 use crate::wire::{AbortCode, AckReason, Flags, Header, Seq, sub_packets};
 
 impl Channel {
@@ -73,58 +76,99 @@ impl Channel {
             Offer::DifferentLast => return self.refuse_data(now, Why::DifferentLast, out),
         }
         call.note_heard(now);
-        if call.attached {
-            let mut delivered = std::mem::take(&mut out.scratch.delivered);
-            self.deliver(now, delivered.drain(..), out);
-            out.scratch.delivered = delivered;
-        } else {
+        if !call.attached {
             call.unattached.append(&mut out.scratch.delivered);
+        } else if matches!(self.security, Security::Ready(Some(_))) {
+            out.scratch.unopened.append(&mut out.scratch.delivered);
+        } else {
+            let mut delivered = std::mem::take(&mut out.scratch.delivered);
+            self.deliver(now, &mut delivered, out);
+            out.scratch.delivered = delivered;
         }
     }
 
     fn refuse_data(&mut self, now: Instant, why: Why, out: &mut ChannelOutput) {
         out.scratch.delivered.clear();
+        self.open_received(now, out);
         let code = AbortCode::PROTOCOL_ERROR;
         self.abort_call(now, code, CallFailure::Aborted { code, why }, out);
     }
 
-    /// Opens packets and hands them to the application.
+    /// Opens what this run has brought so far, and hands it to the application. Before anything else
+    /// happens to the call: its end, its failure, another call.
+    pub(super) fn open_received(&mut self, now: Instant, out: &mut ChannelOutput) {
+        if out.scratch.unopened.is_empty() {
+            return;
+        }
+        let mut unopened = std::mem::take(&mut out.scratch.unopened);
+        self.deliver(now, &mut unopened, out);
+        out.scratch.unopened = unopened;
+    }
+
+    /// As [`Channel::open_received`], once the peer's direction is complete: its end comes after its bytes.
+    pub(super) fn open_if_complete(&mut self, now: Instant, out: &mut ChannelOutput) {
+        if self.call.as_ref().is_some_and(|call| call.receive.is_complete()) {
+            self.open_received(now, out);
+        }
+    }
+
+    /// Opens packets and hands them to the application; none are left in `packets`.
     pub(super) fn deliver(
         &mut self,
         now: Instant,
-        packets: impl Iterator<Item = (Seq, Packet)>,
+        packets: &mut Vec<(Seq, Packet)>,
         out: &mut ChannelOutput,
     ) {
-        let Security::Ready(session) = self.security.clone() else { return };
-        for (seq, packet) in packets {
-            let Some(call) = &mut self.call else { return };
-            let sealed_len = packet.payload.len();
-            let plain = match &session {
-                None => packet.payload,
-                Some(session) => {
-                    let ids = PacketIds {
-                        cid: self.cid,
-                        call_number: call.number,
-                        seq,
-                        from_client: self.role == Role::Server,
-                    };
-                    match session.open(&ids, packet.cksum, packet.payload) {
-                        Ok(plain) => plain,
-                        Err(code) => {
-                            let failure = CallFailure::Aborted { code, why: Why::Security };
-                            return self.abort_call(now, code, failure, out);
-                        }
-                    }
+        match self.security.clone() {
+            Security::Ready(None) => {
+                for (_, packet) in packets.drain(..) {
+                    self.deliver_plain(packet.payload, out);
                 }
-            };
-            call.bytes_received += plain.len() as u64;
-            call.receive.note_opened(sealed_len, plain.len());
-            if call.discards {
-                call.receive.consume(1, plain.len());
-            } else {
-                let tag = call.tag;
-                out.deliver(tag, plain);
             }
+            Security::Ready(Some(session)) => self.deliver_sealed(now, &*session, packets, out),
+            Security::Pending => packets.clear(),
+        }
+    }
+
+    fn deliver_sealed(
+        &mut self,
+        now: Instant,
+        session: &dyn Session,
+        packets: &mut Vec<(Seq, Packet)>,
+        out: &mut ChannelOutput,
+    ) {
+        let Some(call_number) = self.call.as_ref().map(|call| call.number) else {
+            return packets.clear();
+        };
+        let (cid, from_client) = (self.cid, self.role == Role::Server);
+        let OpenScratch { mut sealed, mut plain } = std::mem::take(&mut out.scratch.open);
+        sealed.extend(packets.drain(..).map(|(seq, packet)| SealedPacket {
+            ids: PacketIds { cid, call_number, seq, from_client },
+            cksum: packet.cksum,
+            payload: packet.payload,
+        }));
+        let outcome = session.open_run(&sealed, &mut plain);
+        for (packet, plain) in sealed.drain(..).zip(plain.drain(..)) {
+            if let Some(call) = &mut self.call {
+                call.receive.note_opened(packet.payload.len(), plain.len());
+            }
+            self.deliver_plain(plain, out);
+        }
+        out.scratch.open = OpenScratch { sealed, plain };
+        if let Err(code) = outcome {
+            let failure = CallFailure::Aborted { code, why: Why::Security };
+            self.abort_call(now, code, failure, out);
+        }
+    }
+
+    fn deliver_plain(&mut self, plain: Bytes, out: &mut ChannelOutput) {
+        let Some(call) = &mut self.call else { return };
+        call.bytes_received += plain.len() as u64;
+        if call.discards {
+            call.receive.consume(1, plain.len());
+        } else {
+            let tag = call.tag;
+            out.deliver(tag, plain);
         }
     }
 
@@ -153,7 +197,7 @@ impl Channel {
     }
 
     /// Bytes of the application for its direction of the call.
-    pub(super) fn write(&mut self, bytes: bytes::Bytes, ends: bool, flushes: bool) {
+    pub(super) fn write(&mut self, bytes: Bytes, ends: bool, flushes: bool) {
         let Some(call) = &mut self.call else { return };
         if call.send.is_closed() {
             return;

@@ -146,6 +146,7 @@ impl Channel {
 
     fn server_data(&mut self, now: Instant, packet: &Received<'_>, out: &mut ChannelOutput) {
         self.receive_datagram(now, packet, out);
+        self.open_if_complete(now, out);
         let Some(call) = &mut self.call else { return };
         call.remote_status = packet.header.user_status;
         if call.state == CallState::ServerReceive && call.receive.is_complete() {
@@ -186,9 +187,9 @@ impl Channel {
             user_status: call.remote_status,
             credit: call.send.take_credit(payload_max).unwrap_or(0),
         };
-        let held = std::mem::take(&mut call.unattached);
+        let mut held = std::mem::take(&mut call.unattached);
         out.notify(tag, Notice::Incoming(incoming));
-        self.deliver(now, held.into_iter(), out);
+        self.deliver(now, &mut held, out);
         if is_complete && self.call.is_some() {
             out.notify(tag, Notice::End);
         }

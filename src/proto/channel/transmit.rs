@@ -8,7 +8,7 @@ use super::{Channel, ChannelOutput, Security};
 use crate::proto::call::{Call, CallState};
 use crate::proto::event::{self, ResendCause};
 use crate::proto::{CallFailure, Event, Role, Why};
-use crate::security::PacketIds;
+use crate::security::{PacketIds, PlainPacket};
 use crate::wire::{AbortCode, Flags, HEADER_LEN, PacketType, Seq};
 
 /// RTT samples below which DATA asks for ACKs.
@@ -19,6 +19,8 @@ const RTT_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) const SEQ_MAX: u32 = 0x7fff_ffff;
 /// Packets of one burst, so that one step stays bounded whatever the windows are.
 const BURST_PACKETS_MAX: usize = 512;
+/// Packets that are sealed into one buffer, which lasts until the last of them is acknowledged.
+const SEAL_PACKETS_MAX: usize = 32;
 
 impl Channel {
     /// Sends what the windows allow; lost packets first. `cause` is what made packets leave again.
@@ -117,11 +119,46 @@ impl Channel {
         let asks = self.asks_for_ack(now, burst, payload_max);
         let plain: usize = self.call.as_ref().map_or(0, |call| call.send.plain_len(burst));
         out.datagrams.reserve(burst.len() * HEADER_LEN + plain);
+        for run in burst.chunks(SEAL_PACKETS_MAX) {
+            self.seal_new(run, out);
+        }
         for (index, &seq) in burst.iter().enumerate() {
             let is_final = index + 1 == burst.len();
             let wants = asks.wants(seq, is_final);
             self.send_data(now, seq, wants, is_final, out);
         }
+    }
+
+    /// Seals the packets of a run that have not been sealed yet, all at once. A packet is sealed once: sent
+    /// again it is what it was.
+    fn seal_new(&mut self, run: &[Seq], out: &mut ChannelOutput) {
+        let (role, cid) = (self.role, self.cid);
+        let (Security::Ready(Some(session)), Some(call)) = (&self.security, &mut self.call) else {
+            return;
+        };
+        let scratch = &mut out.scratch.seal;
+        for &seq in run {
+            let Some(sent) = call.send.packet_mut(seq).filter(|sent| sent.sealed.is_none()) else {
+                continue;
+            };
+            let (offset, len) = (sent.offset, usize::from(sent.len));
+            call.send.copy_plain(offset, len, &mut scratch.plain);
+            let from_client = role == Role::Client;
+            let ids = PacketIds { cid, call_number: call.number, seq, from_client };
+            scratch.packets.push(PlainPacket { ids, len });
+        }
+        let mut sealed = Vec::with_capacity(scratch.plain.len() + 16 * scratch.packets.len());
+        session.seal_run(&scratch.packets, &scratch.plain, &mut sealed, &mut scratch.ends);
+        debug_assert_eq!(scratch.packets.len(), scratch.ends.len());
+        let sealed = Bytes::from(sealed);
+        let mut start = 0;
+        for (packet, end) in scratch.packets.iter().zip(&scratch.ends) {
+            if let Some(sent) = call.send.packet_mut(packet.ids.seq) {
+                sent.sealed = Some((sealed.slice(start..end.end), end.cksum));
+            }
+            start = end.end;
+        }
+        scratch.clear();
     }
 
     fn send_data(
@@ -137,10 +174,9 @@ impl Channel {
             self.header(PacketType::Data, number, seq, Flags::NONE)
         };
         let Some(call) = &mut self.call else { return };
-        let (role, cid) = (self.role, self.cid);
+        let role = self.role;
         header.user_status =
             if call.asks_upgrade && seq != Seq::FIRST { 0 } else { call.local_status };
-        let number = call.number;
         let Some(sent) = call.send.packet_mut(seq) else { return };
         sent.serial = header.serial;
         sent.sent_at = now;
@@ -153,25 +189,12 @@ impl Channel {
             .with_if(asks, Flags::REQUEST_ACK)
             .with_if(!is_final, Flags::MORE_PACKETS);
         let (offset, len) = (sent.offset, usize::from(sent.len));
-        match (&self.security, sent.sealed.clone()) {
-            (_, Some((sealed, cksum))) => {
-                header.cksum = cksum;
-                out.datagrams.begin(&header).extend_from_slice(&sealed);
+        match &sent.sealed {
+            Some((sealed, cksum)) => {
+                header.cksum = *cksum;
+                out.datagrams.begin(&header).extend_from_slice(sealed);
             }
-            (Security::Ready(Some(session)), None) => {
-                let ids =
-                    PacketIds { cid, call_number: number, seq, from_client: role == Role::Client };
-                let mut plain = Vec::with_capacity(len);
-                call.send.copy_plain(offset, len, &mut plain);
-                let mut sealed = Vec::with_capacity(len + 64);
-                header.cksum = session.seal(&ids, &plain, &mut sealed);
-                let sealed = Bytes::from(sealed);
-                out.datagrams.begin(&header).extend_from_slice(&sealed);
-                if let Some(sent) = call.send.packet_mut(seq) {
-                    sent.sealed = Some((sealed, header.cksum));
-                }
-            }
-            _ => call.send.copy_plain(offset, len, out.datagrams.begin(&header)),
+            None => call.send.copy_plain(offset, len, out.datagrams.begin(&header)),
         }
         out.datagrams.finish();
         if asks {

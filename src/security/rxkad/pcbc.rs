@@ -55,7 +55,7 @@ fn encrypt_group<const N: usize>(
     let lanes = lanes.map(|lane| lane.as_chunks_mut::<BLOCK_LEN>().0);
     let common = lanes.iter().map(|lane| lane.len()).min().unwrap_or(0);
     let mut state = [iv; N];
-    let mut lanes = lanes.map(|lane| lane.split_at_mut(common));
+    let lanes = lanes.map(|lane| lane.split_at_mut(common));
     for at in 0..common {
         let plain: [u64; N] = std::array::from_fn(|lane| u64::from_be_bytes(lanes[lane].0[at]));
         let sealed =

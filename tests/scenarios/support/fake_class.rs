@@ -71,7 +71,7 @@ impl ServerHandshake for FakeClass {
             Ok(Verified {
                 session: Some(Arc::new(self.clone())),
                 call_numbers: self.call_numbers,
-                identity: Some(Identity { name: "me@EXAMPLE.ORG".into(), expires: None }),
+                identity: Some(Identity { name: "me@EXAMPLE.ORG".into(), ..Identity::default() }),
             })
         } else {
             Err(REFUSAL)
