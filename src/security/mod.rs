@@ -25,6 +25,22 @@ use bytes::Bytes;
 
 use crate::wire::{AbortCode, CallNumber, Cid, Epoch, SecurityIndex, Seq, ServiceId};
 
+/// rxkad for a client's connections: who has `token`, at `level`.
+#[cfg(feature = "rxkad")]
+pub fn rxkad_client(token: rxkad::Token, level: Level) -> Arc<dyn ClientClass> {
+    Arc::new(rxkad::Client::new(token, level))
+}
+
+/// rxkad for a service: clients need a ticket that `keys` opens, and protect their packets at least as
+/// `minimum_level` says.
+#[cfg(feature = "rxkad")]
+pub fn rxkad_server(
+    keys: impl rxkad::TicketOpener + 'static,
+    minimum_level: Level,
+) -> Arc<dyn ServerClass> {
+    Arc::new(rxkad::Server::new(Arc::new(keys), minimum_level))
+}
+
 /// Random bytes for one step of a handshake, drawn outside.
 pub type Entropy = [u8; 32];
 

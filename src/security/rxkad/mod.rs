@@ -11,14 +11,17 @@
 //! This module knows the packets and the handshake. What is in a ticket is the business of whoever
 //! implements [`TicketOpener`].
 
+mod class;
 mod error;
 mod fcrypt;
+mod handshake;
 mod key;
 mod pcbc;
 mod session;
 #[cfg(test)]
 mod vectors;
 
+pub use class::{Client, INDEX, Server};
 pub use error::RxkadError;
 pub use key::SessionKey;
 
