@@ -89,9 +89,9 @@ where
 {
     fn serve(self: Arc<Self>, mut call: IncomingCall) {
         let guard = call.link.guard();
-        let answer = self(call);
         actix_rt::spawn(async move {
-            if let Err(fault) = answer.await {
+            // Called here, not in the channel: what it does before its first await may panic too.
+            if let Err(fault) = self(call).await {
                 let ServiceFault(code) = fault.into();
                 guard.abort(code);
             }

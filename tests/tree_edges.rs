@@ -1,0 +1,72 @@
+//! What a user sees of the actors' edges: ends, faults and failures of services and networks, over a network
+//! in memory and under a paused clock.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{FutureExt, StreamExt};
+use rxrpc::net::MemoryHub;
+use rxrpc::proto::config::EndpointConfig;
+use rxrpc::{
+    AbortCode, CallError, CallFailure, CallOptions, Connection, Endpoint, IncomingCall,
+    ServiceFault, ServiceOptions, StreamError,
+};
+
+fn at(port: u16) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, 1], port))
+}
+
+const fn secs(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+/// A hub, a server without services and a client, on one paused clock.
+struct Pair {
+    hub: MemoryHub,
+    server: Endpoint,
+    client: Endpoint,
+}
+
+async fn pair() -> Pair {
+    pair_with(|_| {}).await
+}
+
+async fn pair_with(adjust: impl Fn(&mut EndpointConfig)) -> Pair {
+    tokio::time::pause();
+    let hub = MemoryHub::new();
+    let start = async |port| {
+        let (_, source) = hub.bind_source(at(port)).unwrap();
+        Endpoint::builder().network(source).configure(&adjust).start().await.unwrap()
+    };
+    Pair { server: start(7000).await, client: start(7001).await, hub }
+}
+
+impl Pair {
+    async fn connect(&self, service: u16) -> Connection {
+        self.client.connect(self.server.local_addr(), service).await.unwrap()
+    }
+}
+
+async fn echo(mut call: IncomingCall) -> Result<(), StreamError> {
+    let bytes = call.read_all(64 << 20).await?;
+    call.reply(bytes);
+    Ok(())
+}
+
+fn aborted(code: i32) -> CallError {
+    CallError::Failed(CallFailure::PeerAborted(AbortCode(code)))
+}
+
+/// The service drops the call by returning; its code comes after that in the code, but not on the wire.
+#[actix_rt::test]
+async fn a_service_that_returns_a_fault_aborts_with_its_code() {
+    let pair = pair().await;
+    pair.server.offer(1, async |mut call: IncomingCall| {
+        call.read_all(100).await?;
+        Err::<(), _>(ServiceFault(AbortCode(4711)))
+    });
+    assert_eq!(pair.connect(1).await.call("x").await, Err(aborted(4711)));
+}
