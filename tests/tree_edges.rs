@@ -70,3 +70,34 @@ async fn a_service_that_returns_a_fault_aborts_with_its_code() {
     });
     assert_eq!(pair.connect(1).await.call("x").await, Err(aborted(4711)));
 }
+
+/// A service that panics before its first await: an async one, and one that is all by hand.
+#[actix_rt::test]
+async fn a_service_that_panics_at_once_breaks_its_call_and_nothing_else() {
+    struct Broken;
+
+    impl rxrpc::Service for Broken {
+        fn serve(self: Arc<Self>, _: IncomingCall) {
+            panic!("a test broke this service");
+        }
+    }
+
+    #[allow(unreachable_code)]
+    fn broken(_: IncomingCall) -> std::future::Ready<Result<(), ServiceFault>> {
+        panic!("a test broke this service")
+    }
+
+    let pair = pair().await;
+    pair.server.offer(1, broken);
+    pair.server.offer(2, Broken);
+    for service in [1, 2] {
+        let connection = pair.connect(service).await;
+        // More often than channels may be replaced.
+        for _ in 0..20 {
+            assert_eq!(connection.call("x").await, Err(aborted(-1)));
+        }
+    }
+    let snapshot = pair.server.inspect().await.unwrap();
+    assert!(snapshot.connections.iter().all(|connection| connection.channels.len() == 4));
+    assert_eq!(snapshot.counters.server_calls, 40);
+}

@@ -1,5 +1,6 @@
 //! The Channel actor: one strictly ordered queue around [`crate::proto::channel::Channel`].
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -88,6 +89,8 @@ impl Channel {
     /// The ending of every handler: words to the connection, notices to the application, one message to
     /// the endpoint with the datagrams, the events and the deadline.
     fn conclude(&mut self, now: Instant, context: &mut Context<Channel>) {
+        // First: a channel that breaks while it tells an application must not forget the call it has begun.
+        self.lease.set_report(self.core.memory());
         loop {
             for word in self.out.connection.drain(..) {
                 let index = self.index;
@@ -177,7 +180,11 @@ impl Channel {
         };
         let (port, call) = IncomingCall::new(info, tag, incoming.credit, context.address());
         self.port = Some((tag, Port::Server(port)));
-        answering.service.clone().serve(call);
+        let service = answering.service.clone();
+        // A service is not ours: it may break its call, but not the channel. The call is dropped by then.
+        if catch_unwind(AssertUnwindSafe(|| service.serve(call))).is_err() {
+            log::error!("a service broke before it took its call {}", incoming.number);
+        }
     }
 }
 
