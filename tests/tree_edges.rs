@@ -101,3 +101,21 @@ async fn a_service_that_panics_at_once_breaks_its_call_and_nothing_else() {
     assert!(snapshot.connections.iter().all(|connection| connection.channels.len() == 4));
     assert_eq!(snapshot.counters.server_calls, 40);
 }
+
+/// With an upgrade asked for, the second call waits in the connection until the first is over.
+#[actix_rt::test]
+async fn waiting_for_a_channel_uses_up_the_deadline() {
+    let pair = pair().await;
+    let _silent = pair.hub.bind(at(7009)).unwrap();
+    let options = rxrpc::ConnectOptions { asks_upgrade: true, ..Default::default() };
+    let connection = pair.client.connect_with(at(7009), 1, options).await.unwrap();
+    let began = tokio::time::Instant::now();
+    let results = futures::join!(
+        connection.call_with("1", CallOptions::within(secs(2))),
+        connection.call_with("2", CallOptions::within(secs(3))),
+    );
+    for result in [results.0, results.1] {
+        assert!(matches!(result, Err(CallError::Failed(CallFailure::Deadline(_)))), "{result:?}");
+    }
+    assert_eq!(began.elapsed().as_secs(), 3);
+}

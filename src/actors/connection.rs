@@ -29,6 +29,7 @@ pub const CHANNEL_RESTARTS_MAX: u32 = 8;
 /// A call that waits for a channel.
 struct Work {
     key: CallKey,
+    asked_at: Instant,
     start: Start,
     port: ClientPort,
 }
@@ -161,7 +162,7 @@ impl Connection {
 
     /// The ending of every handler: words to the channels, calls to start, refusals to users, one message
     /// to the endpoint.
-    fn conclude(&mut self, context: &mut Context<Connection>) {
+    fn conclude(&mut self, now: Instant, context: &mut Context<Connection>) {
         for (index, word) in std::mem::take(&mut self.out.channels) {
             self.remember(&word);
             if let Some(channel) = self.channels.get(index) {
@@ -172,7 +173,10 @@ impl Connection {
             self.waiting.remove(&work.key);
             self.running[index.index()] = Some(work.key);
             if let Some(channel) = self.channels.get(index) {
-                let start = Start { asks_upgrade, ..work.start };
+                // Waiting has used up some of the time.
+                let waited = now.saturating_duration_since(work.asked_at);
+                let deadline = work.start.deadline.map(|deadline| deadline.saturating_sub(waited));
+                let start = Start { asks_upgrade, deadline, ..work.start };
                 channel.do_send(Begin { key: work.key, start, port: work.port });
             }
         }
@@ -266,7 +270,7 @@ impl Connection {
         log::warn!("{}: channel {index} broke and is replaced", self.origin.cid);
         if self.restarts > CHANNEL_RESTARTS_MAX {
             self.core.give_up(now, &mut self.out);
-            self.conclude(context);
+            self.conclude(now, context);
             return;
         }
         let own_context = Context::new();
@@ -284,7 +288,7 @@ impl Connection {
             }
             endpoint.do_send(ChannelReplaced { route: self.route, index, channel: own });
             self.core.handle_channel_replaced(now, index, memory, &mut self.out);
-            self.conclude(context);
+            self.conclude(now, context);
         }
     }
 }
@@ -299,7 +303,7 @@ impl Handler<Control> for Connection {
     fn handle(&mut self, control: Control, context: &mut Context<Connection>) {
         let now = super::local_endpoint::now();
         self.core.handle_control(now, SystemTime::now(), &control.datagram, &mut self.out);
-        self.conclude(context);
+        self.conclude(now, context);
     }
 }
 
@@ -312,7 +316,7 @@ impl Handler<ChannelSays> for Connection {
             self.running[message.index.index()] = None;
         }
         self.core.handle_channel(now, message.index, message.word, &mut self.out);
-        self.conclude(context);
+        self.conclude(now, context);
     }
 }
 
@@ -327,11 +331,11 @@ impl Handler<StartCall> for Connection {
         let StartCall { key, start, mut port } = message;
         port.taken();
         let deadline = start.deadline;
-        let work = Work { key, start, port };
+        let work = Work { key, asked_at: now, start, port };
         if let Some(wait) = self.core.handle_start(now, work, deadline, &mut self.out) {
             self.waiting.insert(key, wait);
         }
-        self.conclude(context);
+        self.conclude(now, context);
     }
 }
 
@@ -364,7 +368,7 @@ impl Handler<IdleSince> for Connection {
                 self.core.close(&mut self.out);
             }
         }
-        self.conclude(context);
+        self.conclude(now, context);
     }
 }
 
@@ -374,7 +378,7 @@ impl Handler<VerificationDone> for Connection {
     fn handle(&mut self, message: VerificationDone, context: &mut Context<Connection>) {
         let now = super::local_endpoint::now();
         self.core.handle_verified(now, message.result, &mut self.out);
-        self.conclude(context);
+        self.conclude(now, context);
     }
 }
 
@@ -385,7 +389,7 @@ impl Handler<Due> for Connection {
         let now = super::local_endpoint::now();
         self.published = None;
         self.core.handle_deadline(now, &mut self.out);
-        self.conclude(context);
+        self.conclude(now, context);
     }
 }
 
@@ -404,9 +408,10 @@ impl Handler<Close> for Connection {
     type Result = ();
 
     fn handle(&mut self, _: Close, context: &mut Context<Connection>) {
+        let now = super::local_endpoint::now();
         self.core.close(&mut self.out);
         self.out.closes = true;
-        self.conclude(context);
+        self.conclude(now, context);
     }
 }
 
