@@ -119,3 +119,51 @@ async fn waiting_for_a_channel_uses_up_the_deadline() {
     }
     assert_eq!(began.elapsed().as_secs(), 3);
 }
+
+/// The second call comes while the first ends: it is refused, and cuts nothing off.
+#[actix_rt::test]
+async fn a_client_that_shuts_down_takes_no_new_calls_and_lets_old_ones_end() {
+    let pair = pair().await;
+    pair.server.offer(1, async |call: IncomingCall| {
+        tokio::time::sleep(secs(3)).await;
+        call.reply("late");
+        Ok::<_, ServiceFault>(())
+    });
+    let connection = pair.connect(1).await;
+    let began = tokio::time::Instant::now();
+    let (first, second, report) = futures::join!(
+        connection.call("1"),
+        async {
+            tokio::time::sleep(secs(1)).await;
+            connection.call("2").await
+        },
+        async {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            pair.client.shutdown(secs(60)).await
+        },
+    );
+    assert_eq!(first.unwrap(), "late");
+    assert_eq!(second, Err(CallError::Failed(CallFailure::Closed)));
+    assert_eq!((report.calls_cut, report.connections_closed), (0, 0));
+    assert_eq!(began.elapsed().as_secs(), 3);
+}
+
+/// A connection whose channels broke too often lingers to answer copies, but not until the grace is over.
+#[actix_rt::test]
+async fn a_connection_that_lost_a_channel_for_good_does_not_hold_up_a_shutdown() {
+    use rxrpc::actors::messages::{Break, BreakAt};
+    let pair = pair().await;
+    pair.server.offer(1, echo);
+    let connection = pair.connect(1).await;
+    connection.call("x").await.unwrap();
+    for _ in 0..=rxrpc::actors::connection::CHANNEL_RESTARTS_MAX {
+        let at = Some(BreakAt::Channel(0, rxrpc::wire::ChannelIndex::ALL[1]));
+        pair.server.actor().do_send(Break { at });
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(pair.server.inspect().await.unwrap().connections[0].channels.len(), 3);
+    let began = tokio::time::Instant::now();
+    let report = pair.server.shutdown(secs(60)).await;
+    assert_eq!((report.calls_cut, report.connections_closed), (0, 0));
+    assert!(began.elapsed() < secs(1));
+}

@@ -224,7 +224,7 @@ impl Handler<Begin> for Channel {
             let last = self.core.memory().last;
             let word = channel::ChannelToConnection::CallOver { last, avoid: false };
             self.lease.parent().do_send(ChannelSays { index: self.index, word });
-            return;
+            return self.conclude(now, context);
         }
         port.opened(context.address(), CallTag(self.core.tag().0.wrapping_add(1)));
         let tag = CallTag(self.core.tag().0.wrapping_add(1));

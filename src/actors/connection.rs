@@ -18,6 +18,7 @@ use super::snapshot::{ConnectionSnapshot, SnapshotPart};
 use crate::client::port::ClientPort;
 use crate::proto::channel::{self, ChannelMemory, ChannelSetup, Start};
 use crate::proto::connection::{self, ConnectionOutput, ConnectionToChannel, WaitKey};
+use crate::proto::CallFailure;
 use crate::proto::event::Origin;
 use crate::proto::router::{RouteId, Waker};
 use crate::wire::ChannelIndex;
@@ -163,6 +164,9 @@ impl Connection {
     /// The ending of every handler: words to the channels, calls to start, refusals to users, one message
     /// to the endpoint.
     fn conclude(&mut self, now: Instant, context: &mut Context<Connection>) {
+        if self.is_drained() {
+            self.core.close(&mut self.out);
+        }
         for (index, word) in std::mem::take(&mut self.out.channels) {
             self.remember(&word);
             if let Some(channel) = self.channels.get(index) {
@@ -172,6 +176,7 @@ impl Connection {
         for (index, work, asks_upgrade) in std::mem::take(&mut self.out.starts) {
             self.waiting.remove(&work.key);
             self.running[index.index()] = Some(work.key);
+            self.drain.idle &= !(1 << index.index());
             if let Some(channel) = self.channels.get(index) {
                 // Waiting has used up some of the time.
                 let waited = now.saturating_duration_since(work.asked_at);
@@ -204,6 +209,19 @@ impl Connection {
         if std::mem::take(&mut self.out.closes) {
             self.begin_to_end(context);
         }
+    }
+
+    /// Whether nothing runs and nothing waits, and nothing shall come. A channel that is not replaced any
+    /// more has no say.
+    fn is_drained(&self) -> bool {
+        let is_idle = |index: ChannelIndex| {
+            let has_said_so = self.drain.idle & 1 << index.index() != 0;
+            self.running[index.index()].is_none()
+                && (has_said_so || self.channels.get(index).is_none())
+        };
+        self.drain.wanted
+            && self.core.waiting_calls() == 0
+            && ChannelIndex::ALL.into_iter().all(is_idle)
     }
 
     /// What channels were told, a channel made later has to know too.
@@ -329,6 +347,9 @@ impl Handler<StartCall> for Connection {
         }
         let now = super::local_endpoint::now();
         let StartCall { key, start, mut port } = message;
+        if self.drain.wanted {
+            return port.refuse(CallFailure::Closed);
+        }
         port.taken();
         let deadline = start.deadline;
         let work = Work { key, asked_at: now, start, port };
@@ -342,10 +363,10 @@ impl Handler<StartCall> for Connection {
 impl Handler<CancelCall> for Connection {
     type Result = ();
 
-    fn handle(&mut self, message: CancelCall, _: &mut Context<Connection>) {
+    fn handle(&mut self, message: CancelCall, context: &mut Context<Connection>) {
         if let Some(wait) = self.waiting.remove(&message.key) {
             self.core.cancel(wait);
-            return;
+            return self.conclude(super::local_endpoint::now(), context);
         }
         let running = self.running.iter().position(|key| *key == Some(message.key));
         if let Some(index) = running.and_then(|index| ChannelIndex::new(index as u8))
@@ -364,9 +385,6 @@ impl Handler<IdleSince> for Connection {
         self.core.handle_idle(now, message.index, message.since, &mut self.out);
         if self.drain.wanted && message.since.is_some() {
             self.drain.idle |= 1 << message.index.index();
-            if self.drain.idle == 0b1111 && self.core.waiting_calls() == 0 {
-                self.core.close(&mut self.out);
-            }
         }
         self.conclude(now, context);
     }
@@ -396,11 +414,12 @@ impl Handler<Due> for Connection {
 impl Handler<Drain> for Connection {
     type Result = ();
 
-    fn handle(&mut self, _: Drain, _: &mut Context<Connection>) {
+    fn handle(&mut self, _: Drain, context: &mut Context<Connection>) {
         self.drain = Drained { wanted: true, idle: 0 };
         for channel in self.channels.iter() {
             channel.do_send(Drain);
         }
+        self.conclude(super::local_endpoint::now(), context);
     }
 }
 
