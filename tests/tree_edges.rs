@@ -1,18 +1,19 @@
 //! What a user sees of the actors' edges: ends, faults and failures of services and networks, over a network
 //! in memory and under a paused clock.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures::{FutureExt, StreamExt};
-use rxrpc::net::MemoryHub;
+use futures::FutureExt;
+use rxrpc::net::{Incoming, MemoryHub, Network, Transmit};
 use rxrpc::proto::config::EndpointConfig;
 use rxrpc::{
-    AbortCode, CallError, CallFailure, CallOptions, Connection, Endpoint, IncomingCall,
-    ServiceFault, ServiceOptions, StreamError,
+    AbortCode, CallError, CallFailure, CallOptions, CloseReason, Connection, Endpoint, IncomingCall,
+    ServiceFault, StreamError,
 };
 
 fn at(port: u16) -> SocketAddr {
@@ -166,4 +167,96 @@ async fn a_connection_that_lost_a_channel_for_good_does_not_hold_up_a_shutdown()
     let report = pair.server.shutdown(secs(60)).await;
     assert_eq!((report.calls_cut, report.connections_closed), (0, 0));
     assert!(began.elapsed() < secs(1));
+}
+
+/// No grace is too long; and when the last call is over there is nothing to wait for.
+#[actix_rt::test]
+async fn a_shutdown_may_have_all_the_time_there_is() {
+    let pair = pair().await;
+    let report = pair.client.shutdown(Duration::MAX).await;
+    assert_eq!(report.calls_cut, 0);
+    assert_eq!(pair.client.closed().await, CloseReason::Shutdown);
+}
+
+/// A network that fails when it is told to.
+struct Failing(rxrpc::net::MemoryNetwork, futures::channel::oneshot::Receiver<()>);
+
+impl Network for Failing {
+    fn local_addr(&self) -> SocketAddr {
+        self.0.local_addr()
+    }
+
+    fn max_segments(&self) -> usize {
+        self.0.max_segments()
+    }
+
+    fn poll_receive(
+        &mut self,
+        task: &mut Context<'_>,
+        into: &mut Vec<Incoming>,
+    ) -> Poll<io::Result<()>> {
+        if self.1.poll_unpin(task).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        self.0.poll_receive(task, into)
+    }
+
+    fn try_send(&mut self, transmit: &Transmit<'_>) -> io::Result<()> {
+        self.0.try_send(transmit)
+    }
+
+    fn poll_send_ready(&mut self, task: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_send_ready(task)
+    }
+}
+
+#[actix_rt::test]
+async fn a_network_that_fails_ends_everything_also_in_the_grace_of_a_shutdown() {
+    tokio::time::pause();
+    for shuts_down in [false, true] {
+        let hub = MemoryHub::new();
+        let _silent = hub.bind(at(7009)).unwrap();
+        let (fail, failing) = futures::channel::oneshot::channel();
+        let network = Failing(hub.bind(at(7001)).unwrap(), failing);
+        let source = rxrpc::net::network_source(move || Ok(network));
+        let client = Endpoint::builder().network(source).start().await.unwrap();
+        let connection = client.connect(at(7009), 1).await.unwrap();
+        let (call, cut, ()) = futures::join!(
+            connection.call("x"),
+            async {
+                tokio::time::sleep(secs(1)).await;
+                if shuts_down { client.shutdown(secs(1000)).await.calls_cut } else { 1 }
+            },
+            async {
+                tokio::time::sleep(secs(2)).await;
+                fail.send(()).unwrap();
+            },
+        );
+        assert_eq!((call, cut), (Err(CallError::Failed(CallFailure::Closed)), 1));
+        assert_eq!(client.closed().await, CloseReason::Network(io::ErrorKind::BrokenPipe));
+        let refused = client.connect(at(7009), 1).await;
+        assert_eq!(refused.unwrap_err(), rxrpc::ConnectError::Closed);
+    }
+}
+
+/// An endpoint that was made and never ran is dropped with its System: nothing of it may need a runtime.
+#[test]
+fn a_system_may_end_before_an_endpoint_has_run() {
+    let system = actix_rt::System::new();
+    let endpoint = system.block_on(async {
+        let (_, source) = MemoryHub::new().bind_source(at(7000)).unwrap();
+        Endpoint::builder().network(source).start().await.unwrap()
+    });
+    let here = std::thread::current().id();
+    let panics = Arc::new(AtomicUsize::new(0));
+    let (count, before) = (panics.clone(), std::panic::take_hook());
+    std::panic::set_hook(Box::new(move |panic| {
+        let is_here = std::thread::current().id() == here;
+        count.fetch_add(usize::from(is_here), Ordering::Relaxed);
+        before(panic);
+    }));
+    drop(system);
+    assert_eq!(panics.load(Ordering::Relaxed), 0);
+    let closed = futures::executor::block_on(endpoint.closed());
+    assert_eq!(closed, CloseReason::Broken);
 }

@@ -274,7 +274,7 @@ impl LocalEndpoint {
             return;
         }
         self.router.close();
-        let cut_at = Some(now() + grace);
+        let cut_at = Some(after(grace));
         let report = ShutdownReport::default();
         self.ending = Some(Ending { cut_at, report, reason, replies: Vec::new() });
         if grace.is_zero() {
@@ -288,6 +288,9 @@ impl LocalEndpoint {
 
     /// The grace is over: what runs is cut off. Nothing below can refuse, so the end is near.
     fn cut_off(&mut self) {
+        if self.connections.is_closed() {
+            return;
+        }
         if let Some(ending) = &mut self.ending {
             ending.cut_at = None;
             ending.report.connections_closed = self.connections.len();
@@ -315,10 +318,22 @@ impl LocalEndpoint {
         context.stop();
     }
 
+    /// The network is no more, so no deadline will be looked at any more either: no grace.
     fn fail(&mut self, error: &std::io::Error) {
         log::error!("the network failed: {error}");
         self.begin_to_end(Duration::ZERO, CloseReason::Network(error.kind()));
+        if let Some(ending) = &mut self.ending {
+            ending.reason = CloseReason::Network(error.kind());
+        }
+        self.cut_off();
     }
+}
+
+/// So much later; a time beyond the end of the clock is one that nobody lives to see.
+fn after(time: Duration) -> Instant {
+    const CENTURY: Duration = Duration::from_secs(100 * 365 * 86_400);
+    let now = now();
+    now.checked_add(time).unwrap_or(now + CENTURY)
 }
 
 fn random_identity() -> Identity {
@@ -468,7 +483,7 @@ impl Handler<Shutdown> for LocalEndpoint {
     fn handle(&mut self, message: Shutdown, context: &mut Context<LocalEndpoint>) {
         self.begin_to_end(message.grace, CloseReason::Shutdown);
         if let Some(ending) = &mut self.ending {
-            let cut_at = now() + message.grace;
+            let cut_at = after(message.grace);
             ending.cut_at = ending.cut_at.map(|at| at.min(cut_at));
             ending.replies.extend(message.reply);
         }
