@@ -36,6 +36,8 @@ pub(crate) struct Link {
     owed_bytes: usize,
     has_ended: bool,
     failure: Option<CallFailure>,
+    /// A stream has given its failure, and ends.
+    has_told_failure: bool,
     acknowledged: Option<bool>,
     gathered: BytesMut,
     credit: u64,
@@ -63,6 +65,7 @@ impl Link {
             owed_bytes: 0,
             has_ended: false,
             failure: None,
+            has_told_failure: false,
             acknowledged: None,
             gathered: BytesMut::new(),
             credit,
@@ -108,6 +111,19 @@ impl Link {
                 return Poll::Pending;
             }
         }
+    }
+
+    /// As [`Link::poll_piece`], for a stream: a failure is its last item.
+    pub fn poll_item(
+        &mut self,
+        task: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, StreamError>>> {
+        if self.has_told_failure {
+            return Poll::Ready(None);
+        }
+        let item = ready!(self.poll_piece(task));
+        self.has_told_failure = matches!(item, Some(Err(_)));
+        Poll::Ready(item)
     }
 
     /// As [`Link::poll_piece`], into a buffer: 0 at the end.
@@ -393,7 +409,7 @@ macro_rules! reads {
                 mut self: std::pin::Pin<&mut Self>,
                 task: &mut std::task::Context<'_>,
             ) -> std::task::Poll<Option<Self::Item>> {
-                self.link.poll_piece(task)
+                self.link.poll_item(task)
             }
         }
 
