@@ -8,13 +8,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::FutureExt;
+use futures::{FutureExt, StreamExt};
 use rxrpc::net::{Incoming, MemoryHub, Network, Transmit};
 use rxrpc::proto::config::EndpointConfig;
 use rxrpc::{
-    AbortCode, CallError, CallFailure, CallOptions, CloseReason, Connection, Endpoint, IncomingCall,
-    ServiceFault, StreamError,
+    AbortCode, CallError, CallFailure, CallOptions, CloseReason, ConnectOptions, Connection,
+    Endpoint, IncomingCall, ServiceFault, ServiceOptions, StreamError,
 };
+
+#[path = "scenarios/support/fake_class.rs"]
+#[allow(dead_code)]
+mod fake_class;
+
+use fake_class::FakeClass;
 
 fn at(port: u16) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, 1], port))
@@ -108,7 +114,7 @@ async fn a_service_that_panics_at_once_breaks_its_call_and_nothing_else() {
 async fn waiting_for_a_channel_uses_up_the_deadline() {
     let pair = pair().await;
     let _silent = pair.hub.bind(at(7009)).unwrap();
-    let options = rxrpc::ConnectOptions { asks_upgrade: true, ..Default::default() };
+    let options = ConnectOptions { asks_upgrade: true, ..Default::default() };
     let connection = pair.client.connect_with(at(7009), 1, options).await.unwrap();
     let began = tokio::time::Instant::now();
     let results = futures::join!(
@@ -259,4 +265,38 @@ fn a_system_may_end_before_an_endpoint_has_run() {
     assert_eq!(panics.load(Ordering::Relaxed), 0);
     let closed = futures::executor::block_on(endpoint.closed());
     assert_eq!(closed, CloseReason::Broken);
+}
+
+#[actix_rt::test]
+async fn a_stream_ends_with_its_failure() {
+    let pair = pair().await;
+    pair.server.offer(1, async |call: IncomingCall| {
+        let mut reply = call.into_reply();
+        reply.write("some").await?;
+        reply.flush_now()?;
+        tokio::time::sleep(secs(1)).await;
+        reply.abort(AbortCode(3));
+        Ok::<_, ServiceFault>(())
+    });
+    let connection = pair.connect(1).await;
+    let request = connection.open_call(CallOptions::default()).await.unwrap();
+    let items: Vec<_> = request.finish().unwrap().collect().await;
+    let failure = StreamError::Failed(CallFailure::PeerAborted(AbortCode(3)));
+    assert_eq!(items, [Ok("some".into()), Err(failure)]);
+}
+
+/// The call waits for the verification; when that breaks, it is refused as a wrong answer would be.
+#[actix_rt::test]
+async fn a_verification_that_panics_is_a_refusal() {
+    let class = FakeClass { breaks: true, ..FakeClass::default() };
+    let pair = pair().await;
+    let options = ServiceOptions {
+        security_classes: vec![Arc::new(class.clone())],
+        ..ServiceOptions::default()
+    };
+    pair.server.offer_with(1, echo, options);
+    let options = ConnectOptions { security: Arc::new(class), ..ConnectOptions::default() };
+    let connection = pair.client.connect_with(pair.server.local_addr(), 1, options).await.unwrap();
+    let failure = CallFailure::PeerAbortedConnection(AbortCode(-1));
+    assert_eq!(connection.call("x").await, Err(CallError::Failed(failure)));
 }

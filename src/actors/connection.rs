@@ -1,10 +1,12 @@
 //! The Connection actor: security, channels for calls that wait, expiry. DATA and ACK never pass it.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler};
+use futures::FutureExt;
 
 use super::channel::{Answering, Channel, ChannelGone, ChannelParts};
 use super::lifetime::{Child, Children, Held, Lease};
@@ -16,12 +18,12 @@ use super::messages::{
 };
 use super::snapshot::{ConnectionSnapshot, SnapshotPart};
 use crate::client::port::ClientPort;
+use crate::proto::CallFailure;
 use crate::proto::channel::{self, ChannelMemory, ChannelSetup, Start};
 use crate::proto::connection::{self, ConnectionOutput, ConnectionToChannel, WaitKey};
-use crate::proto::CallFailure;
 use crate::proto::event::Origin;
 use crate::proto::router::{RouteId, Waker};
-use crate::wire::ChannelIndex;
+use crate::wire::{AbortCode, ChannelIndex};
 
 /// Channels that one connection replaces before it is aborted: more would be a call that breaks us each
 /// time it comes.
@@ -202,7 +204,10 @@ impl Connection {
             let address = context.address();
             // Not on the packet path: its result comes back as a message of its own (R10).
             actix_rt::spawn(async move {
-                address.do_send(VerificationDone { result: future.await });
+                let result = AssertUnwindSafe(future).catch_unwind().await;
+                // One that breaks has not verified anything.
+                let result = result.unwrap_or(Err(AbortCode::CALL_DEAD));
+                address.do_send(VerificationDone { result });
             });
         }
         self.publish();

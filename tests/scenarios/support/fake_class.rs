@@ -26,6 +26,8 @@ pub struct FakeClass {
     pub record: Arc<Mutex<Vec<String>>>,
     /// Verification takes its time.
     pub is_slow: bool,
+    /// Verification takes its time, and panics.
+    pub breaks: bool,
     /// What the RESPONSE says of the call numbers.
     pub call_numbers: [CallNumber; 4],
     /// Bytes that a seal adds: each the low byte of seq.
@@ -76,6 +78,9 @@ impl ServerHandshake for FakeClass {
         } else {
             Err(REFUSAL)
         };
+        if self.breaks {
+            return Verification::Later(Box::pin(async { panic!("a test broke this class") }));
+        }
         if self.is_slow {
             Verification::Later(Box::pin(std::future::ready(result)))
         } else {
