@@ -300,3 +300,16 @@ async fn a_verification_that_panics_is_a_refusal() {
     let failure = CallFailure::PeerAbortedConnection(AbortCode(-1));
     assert_eq!(connection.call("x").await, Err(CallError::Failed(failure)));
 }
+
+/// The connection is there, but whoever asked for it has gone before it learnt that.
+#[actix_rt::test]
+async fn a_connection_that_nobody_waits_for_any_more_is_closed() {
+    let pair = pair().await;
+    let mut connecting = Box::pin(pair.connect(1));
+    assert!(futures::poll!(&mut connecting).is_pending());
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(pair.client.inspect().await.unwrap().connections.len(), 1);
+    drop(connecting);
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(pair.client.inspect().await.unwrap().connections.len(), 0);
+}

@@ -15,8 +15,8 @@ use super::channel::{Answering, Channel};
 use super::connection::{Connection, ConnectionParts, Contexts};
 use super::lifetime::{ChildGone, Children};
 use super::messages::{
-    ChannelReplaced, Connect, Drain, Draining, Due, Inspect, OfferService, Output, Packets,
-    Shutdown, Unreachable,
+    ChannelReplaced, Connect, Connected, Drain, Draining, Due, Inspect, OfferService, Output,
+    Packets, Shutdown, Unreachable,
 };
 use super::snapshot::SnapshotPart;
 use crate::error::{CloseReason, ConnectError, ShutdownReport};
@@ -408,9 +408,8 @@ impl Handler<Connect> for LocalEndpoint {
         }
         let opened = self.open_client(&connect, &context.address());
         self.take_router_output();
-        if let Err(Ok(connection)) = connect.reply.send(opened) {
-            connection.do_send(super::messages::Close);
-        }
+        // Lost on its way, it is closed.
+        let _ = connect.reply.send(opened.map(Connected::new));
     }
 }
 

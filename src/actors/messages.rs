@@ -209,7 +209,30 @@ pub struct Connect {
     /// Whether the first call asks for a service upgrade.
     pub asks_upgrade: bool,
     /// The connection, or why not.
-    pub reply: oneshot::Sender<Result<Addr<super::Connection>, ConnectError>>,
+    pub reply: oneshot::Sender<Result<Connected, ConnectError>>,
+}
+
+/// A client connection on its way to its user: closed, if it gets lost there.
+#[derive(Debug)]
+pub struct Connected(Option<Addr<super::Connection>>);
+
+impl Connected {
+    pub(crate) fn new(address: Addr<super::Connection>) -> Connected {
+        Connected(Some(address))
+    }
+
+    /// The connection, for somebody who will close it.
+    pub fn keep(mut self) -> Option<Addr<super::Connection>> {
+        self.0.take()
+    }
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        if let Some(address) = &self.0 {
+            address.do_send(Close);
+        }
+    }
 }
 
 /// User to endpoint: offer a service from now on.

@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::port::{Answer, ClientPort};
 use super::streaming::RequestWriter;
 use crate::actors::lifetime::Held;
-use crate::actors::messages::{CallKey, CancelCall, Close, Connect, StartCall};
+use crate::actors::messages::{CallKey, CancelCall, Close, Connect, Connected, StartCall};
 use crate::actors::{self, LocalEndpoint};
 use crate::error::{CallError, ConnectError};
 use crate::proto::CallFailure;
@@ -99,7 +99,7 @@ impl Connection {
             _keep: keep,
         });
         let opened = bundle.open().await?;
-        bundle.slots[0].set(Some(opened));
+        bundle.slots[0].set(opened.keep());
         Ok(Connection { bundle })
     }
 
@@ -260,7 +260,7 @@ impl Slot {
 }
 
 impl Bundle {
-    async fn open(&self) -> Result<Addr<actors::Connection>, ConnectError> {
+    async fn open(&self) -> Result<Connected, ConnectError> {
         let (reply, answer) = oneshot::channel();
         self.endpoint.do_send(Connect {
             peer: self.peer,
@@ -325,16 +325,10 @@ impl Place {
         let opened = self.bundle.open().await?;
         // Another call of the same slot may have opened one meanwhile: both use the first.
         let mut held = slot.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*held {
-            Some(first) => {
-                opened.do_send(Close);
-                Ok(first.clone())
-            }
-            None => {
-                *held = Some(opened.clone());
-                Ok(opened)
-            }
+        if held.is_none() {
+            *held = opened.keep();
         }
+        held.clone().ok_or(ConnectError::Closed)
     }
 
     /// The connection takes no calls any more: the next one opens another.
