@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Addr, Context};
+use futures::StreamExt;
 use futures::channel::{mpsc, oneshot};
 use futures::future::{FutureExt, Shared};
-use futures::{StreamExt, TryFutureExt};
 
 use crate::actors::LocalEndpoint;
 use crate::actors::lifetime::Held;
@@ -118,7 +118,7 @@ impl Endpoint {
         report.await.unwrap_or_default()
     }
 
-    /// Resolves when the endpoint is closed, with the reason.
+    /// Resolves when the endpoint is closed and all its connections are gone, with the reason.
     pub async fn closed(&self) -> CloseReason {
         self.inner.closed.clone().await
     }
@@ -254,7 +254,13 @@ impl EndpointBuilder {
             NetworkChoice::Source(source) => source,
         };
         let (closed_sender, closed) = oneshot::channel();
-        let closed = closed.unwrap_or_else(|oneshot::Canceled| CloseReason::Broken);
+        let (life, gone) = oneshot::channel::<std::convert::Infallible>();
+        let closed = async {
+            let reason = closed.await.unwrap_or(CloseReason::Broken);
+            // Whoever ends a thread or a System now leaves no actor behind. It is never sent, only dropped.
+            let _ = gone.await;
+            reason
+        };
         let closed = closed.boxed().shared();
         let plan = Plan {
             source,
@@ -263,6 +269,7 @@ impl EndpointBuilder {
             subscribers: self.subscribers,
             identity: self.identity,
             closed: closed_sender,
+            life: Arc::new(life),
         };
         let in_system = actix_rt::System::try_current().is_some();
         let (address, local_addr) = if self.own_thread.unwrap_or(!in_system) {
@@ -282,6 +289,7 @@ struct Plan {
     subscribers: Vec<Box<dyn Subscriber>>,
     identity: Option<Identity>,
     closed: oneshot::Sender<CloseReason>,
+    life: Arc<dyn Held>,
 }
 
 impl Plan {
@@ -294,6 +302,7 @@ impl Plan {
             config: self.config,
             subscribers: self.subscribers,
             closed: self.closed,
+            life: self.life,
             identity: self.identity,
         });
         let address = LocalEndpoint::create(|_: &mut Context<LocalEndpoint>| actor);

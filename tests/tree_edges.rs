@@ -12,8 +12,8 @@ use futures::{FutureExt, StreamExt};
 use rxrpc::net::{Incoming, MemoryHub, Network, Transmit};
 use rxrpc::proto::config::EndpointConfig;
 use rxrpc::{
-    AbortCode, CallError, CallFailure, CallOptions, CloseReason, ConnectOptions, Connection,
-    Endpoint, IncomingCall, ServiceFault, ServiceOptions, StreamError,
+    AbortCode, CallError, CallFailure, CallOptions, CloseReason, ConnectError, ConnectOptions,
+    Connection, Endpoint, IncomingCall, ServiceFault, ServiceOptions, ShutdownReport, StreamError,
 };
 
 #[path = "scenarios/support/fake_class.rs"]
@@ -241,7 +241,7 @@ async fn a_network_that_fails_ends_everything_also_in_the_grace_of_a_shutdown() 
         assert_eq!((call, cut), (Err(CallError::Failed(CallFailure::Closed)), 1));
         assert_eq!(client.closed().await, CloseReason::Network(io::ErrorKind::BrokenPipe));
         let refused = client.connect(at(7009), 1).await;
-        assert_eq!(refused.unwrap_err(), rxrpc::ConnectError::Closed);
+        assert_eq!(refused.unwrap_err(), ConnectError::Closed);
     }
 }
 
@@ -312,4 +312,24 @@ async fn a_connection_that_nobody_waits_for_any_more_is_closed() {
     drop(connecting);
     tokio::time::sleep(Duration::from_millis(1)).await;
     assert_eq!(pair.client.inspect().await.unwrap().connections.len(), 0);
+}
+
+/// A client whose endpoint breaks under a call; `Broken` and not `Closed` would mean that the call's channel
+/// was dropped with its thread.
+#[actix_rt::test]
+async fn an_endpoint_that_breaks_on_a_thread_of_its_own_ends_its_tree_first() {
+    let hub = MemoryHub::new();
+    let _silent = hub.bind(at(7009)).unwrap();
+    for _ in 0..20 {
+        let (_, source) = hub.bind_source(at(7001)).unwrap();
+        let client = Endpoint::builder().network(source).own_thread(true).start().await.unwrap();
+        let connection = client.connect(at(7009), 1).await.unwrap();
+        let request = connection.open_call(CallOptions::default()).await.unwrap();
+        client.actor().do_send(rxrpc::actors::messages::Break { at: None });
+        let reply: Vec<_> = request.finish().unwrap().collect().await;
+        assert_eq!(reply, [Err(StreamError::Failed(CallFailure::Closed))]);
+        assert_eq!(client.closed().await, CloseReason::Broken);
+        assert_eq!(client.shutdown(secs(1)).await, ShutdownReport::default());
+        assert_eq!(connection.call("x").await, Err(CallError::Connect(ConnectError::Closed)));
+    }
 }

@@ -13,7 +13,7 @@ use rand::TryRngCore;
 
 use super::channel::{Answering, Channel};
 use super::connection::{Connection, ConnectionParts, Contexts};
-use super::lifetime::{ChildGone, Children};
+use super::lifetime::{ChildGone, Children, Held};
 use super::messages::{
     ChannelReplaced, Connect, Connected, Drain, Draining, Due, Inspect, OfferService, Output,
     Packets, Shutdown, Unreachable,
@@ -59,6 +59,8 @@ pub(crate) struct LocalEndpointParts {
     pub subscribers: Vec<Box<dyn Subscriber>>,
     /// Says why it ended, by being sent or dropped.
     pub closed: oneshot::Sender<CloseReason>,
+    /// Dropped with the last actor of the tree.
+    pub life: Arc<dyn Held>,
     /// Names and seeds; drawn at random if `None`.
     pub identity: Option<Identity>,
 }
@@ -79,6 +81,8 @@ pub struct LocalEndpoint {
     server_connection: Arc<crate::proto::config::ConnectionConfig>,
     ending: Option<Ending>,
     closed: Option<oneshot::Sender<CloseReason>>,
+    /// Held by every connection too: it ends with the last of them, also if this actor breaks.
+    life: Arc<dyn Held>,
 }
 
 /// A shutdown under way.
@@ -112,6 +116,7 @@ impl LocalEndpoint {
             config: parts.config,
             ending: None,
             closed: Some(parts.closed),
+            life: parts.life,
         }
     }
 
@@ -213,7 +218,8 @@ impl LocalEndpoint {
         own: &Addr<LocalEndpoint>,
     ) {
         let address = contexts.connection();
-        let Some(lease) = self.connections.lease(own, route, address, (), None) else {
+        let above = Some(self.life.clone());
+        let Some(lease) = self.connections.lease(own, route, address, (), above) else {
             self.router.remove(now(), route);
             return;
         };
