@@ -9,6 +9,7 @@ use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler};
 use super::connection::Connection;
 use super::lifetime::{Child, ChildGone, Lease};
 use super::local_endpoint::LocalEndpoint;
+use super::marks::{Mark, dawdle};
 use super::messages::{
     AskIdle, Begin, CallCommand, CallKey, CancelBegun, ChannelSays, Close, ConnectionSays, Drain,
     Due, IdleSince, Inspect, Output, Packets, Unreachable,
@@ -50,6 +51,7 @@ pub struct Channel {
     /// The deadline that the endpoint knows of: it fires before any later one does.
     published: Option<Instant>,
     draining: bool,
+    mark: Mark,
     lease: Lease<Connection, Channel>,
 }
 
@@ -66,6 +68,7 @@ pub(crate) struct ChannelParts {
     pub origin: Origin,
     pub endpoint: Addr<LocalEndpoint>,
     pub answering: Option<Answering>,
+    pub mark: Mark,
     pub lease: Lease<Connection, Channel>,
 }
 
@@ -82,6 +85,7 @@ impl Channel {
             port: None,
             published: None,
             draining: false,
+            mark: parts.mark,
             lease: parts.lease,
         }
     }
@@ -109,6 +113,7 @@ impl Channel {
         if self.draining && self.core.state().is_none() {
             self.lease.parent().do_send(IdleSince { index: self.index, since: Some(now) });
         }
+        dawdle(context);
     }
 
     fn publish(&mut self) {
@@ -190,6 +195,10 @@ impl Channel {
 
 impl Actor for Channel {
     type Context = Context<Channel>;
+
+    fn started(&mut self, _: &mut Context<Channel>) {
+        self.mark.started();
+    }
 }
 
 impl Handler<Packets> for Channel {

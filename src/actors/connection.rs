@@ -11,6 +11,7 @@ use futures::FutureExt;
 use super::channel::{Answering, Channel, ChannelGone, ChannelParts};
 use super::lifetime::{Child, Children, Held, Lease};
 use super::local_endpoint::LocalEndpoint;
+use super::marks::Mark;
 use super::messages::{
     AskIdle, Begin, CallKey, CancelBegun, CancelCall, ChannelReplaced, ChannelSays, Close,
     ConnectionSays, Control, Drain, Draining, Due, IdleSince, Inspect, Output, StartCall,
@@ -53,6 +54,7 @@ pub struct Connection {
     running: [Option<CallKey>; ChannelIndex::COUNT],
     published: Option<Instant>,
     drain: Drained,
+    mark: Mark,
     lease: Arc<Lease<LocalEndpoint, Connection>>,
 }
 
@@ -76,6 +78,7 @@ pub(crate) struct ConnectionParts {
     pub peer: std::net::SocketAddr,
     pub setup: ChannelSetup,
     pub answering: Option<Answering>,
+    pub mark: Mark,
     pub lease: Lease<LocalEndpoint, Connection>,
 }
 
@@ -121,6 +124,7 @@ impl Contexts {
             running: [None; ChannelIndex::COUNT],
             published: None,
             drain: Drained::default(),
+            mark: parts.mark,
             lease: Arc::new(parts.lease),
         };
         actor.publish();
@@ -159,6 +163,7 @@ impl Connection {
             origin: Origin { cid: self.origin.cid.with_channel(index), ..self.origin },
             endpoint: endpoint.clone(),
             answering: self.answering.clone(),
+            mark: self.mark.child(),
             lease,
         }))
     }
@@ -318,6 +323,10 @@ impl Connection {
 
 impl Actor for Connection {
     type Context = Context<Connection>;
+
+    fn started(&mut self, _: &mut Context<Connection>) {
+        self.mark.started();
+    }
 }
 
 impl Handler<Control> for Connection {

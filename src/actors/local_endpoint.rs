@@ -3,7 +3,7 @@
 mod egress;
 mod receive;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use rand::TryRngCore;
 use super::channel::{Answering, Channel};
 use super::connection::{Connection, ConnectionParts, Contexts};
 use super::lifetime::{ChildGone, Children, Held};
+use super::marks::Mark;
 use super::messages::{
     ChannelReplaced, Connect, Connected, Drain, Draining, Due, Inspect, OfferService, Output,
     Packets, Shutdown, Unreachable,
@@ -73,6 +74,8 @@ pub struct LocalEndpoint {
     router_out: RouterOutput,
     services: HashMap<ServiceId, Arc<dyn Service>>,
     connections: Children<Connection>,
+    /// Routes of server connections that were lost, and until when their packets are refused.
+    lost: VecDeque<(Instant, RouteId)>,
     egress: Egress,
     subscribers: Vec<Box<dyn Subscriber>>,
     client_call: Arc<crate::proto::config::CallConfig>,
@@ -81,6 +84,7 @@ pub struct LocalEndpoint {
     server_connection: Arc<crate::proto::config::ConnectionConfig>,
     ending: Option<Ending>,
     closed: Option<oneshot::Sender<CloseReason>>,
+    mark: Mark,
     /// Held by every connection too: it ends with the last of them, also if this actor breaks.
     life: Arc<dyn Held>,
 }
@@ -108,6 +112,7 @@ impl LocalEndpoint {
             router_out: RouterOutput::default(),
             services: HashMap::new(),
             connections: Children::default(),
+            lost: VecDeque::new(),
             subscribers: parts.subscribers,
             client_call: Arc::new(parts.config.client.call.clone()),
             server_call: Arc::new(parts.config.server.call.clone()),
@@ -116,6 +121,7 @@ impl LocalEndpoint {
             config: parts.config,
             ending: None,
             closed: Some(parts.closed),
+            mark: Mark::root(),
             life: parts.life,
         }
     }
@@ -225,8 +231,24 @@ impl LocalEndpoint {
         };
         let origin = Origin { epoch: setup.epoch, cid: setup.cid };
         let Some(peer) = self.router.peer_of(route) else { return };
-        let parts = ConnectionParts { core_setup, route, origin, peer, setup, answering, lease };
+        let mark = self.mark.child();
+        let parts =
+            ConnectionParts { core_setup, route, origin, peer, setup, answering, mark, lease };
         contexts.start(parts, now());
+    }
+
+    /// A connection is gone. One that drained has ended its calls; one that did not has broken, and
+    /// whether its calls have run is not known any more: copies of their requests must not run them again.
+    fn forget(&mut self, route: RouteId) {
+        let now = now();
+        let has_broken = self.router.target(route).is_some();
+        if !has_broken || self.router.role_of(route) == Some(Role::Client) {
+            self.router.remove(now, route);
+            return;
+        }
+        log::error!("a connection broke: its calls are over");
+        self.router.start_rejecting(route);
+        self.lost.push_back((after(self.config.server.aborted_linger), route));
     }
 
     /// Everything that is due at `now`.
@@ -245,6 +267,12 @@ impl LocalEndpoint {
                 }
             }
         }
+        while let Some((until, route)) = self.lost.front().copied()
+            && until <= now
+        {
+            self.lost.pop_front();
+            self.router.remove(now, route);
+        }
         self.router.sweep(now, &mut self.router_out);
         self.take_router_output();
         let cut = self.ending.as_ref().and_then(|ending| ending.cut_at);
@@ -255,7 +283,8 @@ impl LocalEndpoint {
 
     fn next_deadline(&self) -> Option<Instant> {
         let cut = self.ending.as_ref().and_then(|ending| ending.cut_at);
-        [self.router.next_deadline(), cut].into_iter().flatten().min()
+        let lost = self.lost.front().map(|(until, _)| *until);
+        [self.router.next_deadline(), cut, lost].into_iter().flatten().min()
     }
 
     fn take_router_output(&mut self) {
@@ -371,6 +400,7 @@ impl Actor for LocalEndpoint {
     type Context = Context<LocalEndpoint>;
 
     fn started(&mut self, context: &mut Context<LocalEndpoint>) {
+        self.mark.started();
         context.spawn(ReceiveLoop::new(context.address()));
     }
 }
@@ -458,7 +488,7 @@ impl Handler<ChildGone<Connection>> for LocalEndpoint {
 
     fn handle(&mut self, word: ChildGone<Connection>, context: &mut Context<LocalEndpoint>) {
         if self.connections.gone(&word) {
-            self.router.remove(now(), word.key);
+            self.forget(word.key);
             self.take_router_output();
         }
         self.end_if_finished(context);
@@ -506,9 +536,9 @@ impl Handler<super::messages::Break> for LocalEndpoint {
             None => panic!("a test broke this endpoint"),
             Some(at) => at,
         };
-        let count = self.router.len().max(1);
-        let target = self.router.iter().nth(place % count);
-        if let Some((_, target)) = target {
+        let targets = || self.router.iter().filter_map(|(route, _)| self.router.target(route));
+        let count = targets().count().max(1);
+        if let Some(target) = targets().nth(place % count) {
             target.connection.do_send(message);
         }
     }

@@ -27,9 +27,10 @@
 //! in a Channel loses that channel's call and nothing else: its lease reports the channel's last call number
 //! while it unwinds, and the Connection starts another Channel that knows it, so no call runs twice. After
 //! [`connection::CHANNEL_RESTARTS_MAX`] of them the connection is aborted. A panic in a Connection ends its
-//! channels; the endpoint forgets the route. A panic in the LocalEndpoint ends the tree in order; every
-//! waiting user gets an error, and `Endpoint::closed` says so. actix's `Supervisor` is not used: it survives
-//! no panic, and nothing here stops and goes on.
+//! channels; with it the knowledge is lost of which calls a server has run, so for a while the endpoint
+//! refuses the packets of that connection with an ABORT, and its client opens another. A panic in the
+//! LocalEndpoint ends the tree in order; every waiting user gets an error, and `Endpoint::closed` says so.
+//! actix's `Supervisor` is not used: it survives no panic, and nothing here stops and goes on.
 //!
 //! # Back-pressure
 //! actix's mailboxes bound nothing, so the protocol's windows do. A reader gives credit back for what it
@@ -42,6 +43,7 @@ pub mod channel;
 pub mod connection;
 pub mod lifetime;
 pub mod local_endpoint;
+mod marks;
 pub mod messages;
 pub mod snapshot;
 

@@ -183,6 +183,20 @@ impl<T> Router<T> {
         }
     }
 
+    /// A server's connection was lost, and nobody knows any more which calls it has run: its packets are
+    /// answered with an ABORT until it is removed, so that none runs again.
+    pub fn start_rejecting(&mut self, id: RouteId) {
+        if let Some(route) = self.table.get_mut(id) {
+            route.is_closing = true;
+            route.is_broken = true;
+        }
+    }
+
+    /// Our side of a connection.
+    pub fn role_of(&self, id: RouteId) -> Option<Role> {
+        self.table.get(id).map(|route| route.role)
+    }
+
     /// The connection is gone.
     pub fn remove(&mut self, now: Instant, id: RouteId) -> Option<T> {
         let route = self.table.remove(id)?;

@@ -1,5 +1,6 @@
 //! Tools for tests: the protocol core without actors, in virtual time.
 
 mod inline;
+pub mod tree;
 
 pub use inline::{CallRef, InlineEndpoint, StartToken};

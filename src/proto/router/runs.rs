@@ -12,7 +12,8 @@ use crate::proto::connection::Handshake;
 use crate::proto::event::type_slot;
 use crate::security::ConnectionIds;
 use crate::wire::{
-    ABORT_LEN, ACK_FIXED_LEN, Flags, HEADER_LEN, PacketType, Seq, ServiceId, check_jumbo,
+    ABORT_LEN, ACK_FIXED_LEN, AbortCode, CallNumber, Flags, HEADER_LEN, PacketType, Seq, ServiceId,
+    check_jumbo,
 };
 
 /// What to do with the next part of a batch.
@@ -157,6 +158,9 @@ impl<T> Router<T> {
             self.find_client(from, &header)
         };
         match route {
+            Some(id) if self.table.get(id).is_some_and(|route| route.is_broken) => {
+                self.reject(now, from, &header, out)
+            }
             Some(id) => self.place_known(id, &header),
             None if header.is_from_client() => self.open(now, from, &header, out),
             None => self.ignore(DropReason::UnknownClientConnection),
@@ -169,6 +173,22 @@ impl<T> Router<T> {
         let route = self.table.get(id)?;
         let fits = route.ids.epoch == header.epoch && route.peer.port() == from.port();
         fits.then_some(id)
+    }
+
+    /// A packet of a connection that was lost: its client opens another.
+    fn reject(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        header: &Header,
+        out: &mut RouterOutput,
+    ) -> Place {
+        if header.packet_type == PacketType::Data {
+            let cid = header.cid.connection();
+            let header = Header { cid, call_number: CallNumber::NONE, ..*header };
+            self.abort_raw(now, from, &header, AbortCode::CALL_DEAD, out);
+        }
+        self.ignore(DropReason::OutOfState)
     }
 
     fn place_known(&mut self, id: RouteId, header: &Header) -> Place {

@@ -50,6 +50,8 @@ pub(super) struct Route<T> {
     pub peer_id: PeerId,
     pub target: T,
     pub is_closing: bool,
+    /// It was lost, with the memory of its calls.
+    pub is_broken: bool,
     pub briefs: [ChannelBrief; ChannelIndex::COUNT],
     pub deadlines: [Option<Instant>; SLOTS],
 }
@@ -72,6 +74,7 @@ impl<T> Route<T> {
             peer_id,
             target,
             is_closing: false,
+            is_broken: false,
             briefs: Default::default(),
             deadlines: [None; SLOTS],
         }
