@@ -46,17 +46,24 @@ fn tests_below(folder: &Path, found: &mut BTreeSet<String>) {
         if path.is_dir() {
             tests_below(&path, found);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let module = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            let text = read(&path);
-            let mut is_test = false;
-            for line in text.lines().map(str::trim_start) {
-                let name = line.strip_prefix("fn ").and_then(|rest| rest.split('(').next());
-                if let Some(name) = name.filter(|_| is_test) {
-                    found.insert(format!("{module}::{name}"));
-                }
-                is_test = line == "#[test]" || (is_test && line.starts_with("#["));
-            }
+            tests_in(&path, found);
         }
+    }
+}
+
+/// Every test function of a file.
+fn tests_in(path: &Path, found: &mut BTreeSet<String>) {
+    let module = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let text = read(path);
+    let mut is_test = false;
+    for line in text.lines().map(str::trim_start) {
+        let function = line.strip_prefix("async ").unwrap_or(line).strip_prefix("fn ");
+        let name = function.and_then(|rest| rest.split('(').next());
+        if let Some(name) = name.filter(|_| is_test) {
+            found.insert(format!("{module}::{name}"));
+        }
+        let begins = matches!(line, "#[test]" | "#[actix_rt::test]");
+        is_test = begins || (is_test && line.starts_with("#["));
     }
 }
 
@@ -78,6 +85,7 @@ fn every_scenario_has_a_test_and_every_test_is_named() {
 
     let mut tests = BTreeSet::new();
     tests_below(&root().join("tests/scenarios"), &mut tests);
+    tests_in(&root().join("tests/tree_race.rs"), &mut tests);
     let own: Vec<String> = tests.iter().cloned().collect();
     tests_below(&root().join("src"), &mut tests);
     tests_below(&root().join("tests"), &mut tests);
