@@ -17,7 +17,7 @@ use crate::wire::{AbortCode, ServiceId};
 /// [`unary`] functions from a request to a reply, and by `Recipient<IncomingCall>` of an actor anywhere.
 pub trait Service: Send + Sync + 'static {
     /// A call has come. Runs on the endpoint's arbiter and must return at once: spawn what takes time. A
-    /// panic in here breaks the channel; one in a spawned task only that call.
+    /// panic, in here as in a spawned task, ends that call with `RX_CALL_DEAD` and nothing else.
     fn serve(self: Arc<Self>, call: IncomingCall);
 }
 
