@@ -20,6 +20,7 @@ mod pcbc;
 mod session;
 #[cfg(test)]
 mod vectors;
+pub mod krb5;
 
 pub use class::{Client, INDEX, Server};
 pub use error::RxkadError;
