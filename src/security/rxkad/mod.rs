@@ -18,9 +18,11 @@ mod handshake;
 mod key;
 mod pcbc;
 mod session;
+pub mod keys;
+pub mod krb5;
+pub mod ticket;
 #[cfg(test)]
 mod vectors;
-pub mod krb5;
 
 pub use class::{Client, INDEX, Server};
 pub use error::RxkadError;

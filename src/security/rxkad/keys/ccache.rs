@@ -1,0 +1,172 @@
+//! A Kerberos credential cache, FILE format, versions 3 and 4: what `kinit` and `kvno afs/CELL` leave behind.
+//! So that a user needs neither a kernel nor `aklog`.
+
+use std::fmt;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::files::{KeyFileError, Reader};
+use super::read_file;
+use crate::security::rxkad::krb5::{EncType, session_key};
+use crate::security::rxkad::ticket::KVNO_K5_WHOLE;
+use crate::security::rxkad::{SessionKey, Token};
+
+/// Caches hold a handful of tickets; those of Active Directory have some kilobytes each.
+const FILE_MAX_BYTES: u64 = 16 << 20;
+
+/// The realm of entries that are settings, not tickets.
+const SETTINGS_REALM: &[u8] = b"X-CACHECONF:";
+
+/// What is wrong with a cache, or not in it.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CcacheError {
+    /// The file cannot be read.
+    #[error(transparent)]
+    File(#[from] KeyFileError),
+    /// Another version, or no cache.
+    #[error("not a Kerberos credential cache of version 3 or 4")]
+    NotACcache,
+    /// It ends early.
+    #[error("the credential cache ends in the middle of entry {0}")]
+    Truncated(usize),
+    /// There are tickets for others.
+    #[error("no ticket for {principal} in the cache; `kvno {principal}` gets one")]
+    NoTicket {
+        /// Who was looked for.
+        principal: String,
+    },
+    /// There was one.
+    #[error("the ticket for {principal} has expired; `kinit` and `kvno {principal}` get another")]
+    Expired {
+        /// Who was looked for.
+        principal: String,
+    },
+    /// Its session key is of a kind that rxkad cannot use.
+    #[error("the session key of the ticket for {principal} is of no use to rxkad")]
+    SessionKey {
+        /// Who was looked for.
+        principal: String,
+    },
+}
+
+/// A cache.
+pub struct Ccache {
+    tickets: Vec<Ticket>,
+}
+
+struct Ticket {
+    /// `afs/cell@REALM`, as text.
+    server: String,
+    ends: u32,
+    /// `None` = the session key is of no use.
+    key: Option<SessionKey>,
+    ticket: Vec<u8>,
+}
+
+impl fmt::Debug for Ccache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.tickets.iter().map(|ticket| &ticket.server)).finish()
+    }
+}
+
+impl Ccache {
+    /// Reads a file.
+    pub fn load(path: impl AsRef<Path>) -> Result<Ccache, CcacheError> {
+        Ccache::parse(&read_file(path.as_ref(), FILE_MAX_BYTES)?)
+    }
+
+    /// Reads a file's contents.
+    pub fn parse(file: &[u8]) -> Result<Ccache, CcacheError> {
+        let (version, mut reader) = match file {
+            [5, version @ (3 | 4), rest @ ..] => (*version, Reader(rest)),
+            _ => return Err(CcacheError::NotACcache),
+        };
+        let start = |reader: &mut Reader<'_>| {
+            if version == 4 {
+                reader.counted_u16()?;
+            }
+            principal(reader)
+        };
+        start(&mut reader).ok_or(CcacheError::Truncated(0))?;
+        let mut tickets = Vec::new();
+        for number in 1.. {
+            if reader.0.is_empty() {
+                break;
+            }
+            tickets.extend(entry(&mut reader, version).ok_or(CcacheError::Truncated(number))?);
+        }
+        Ok(Ccache { tickets })
+    }
+
+    /// The token for a service: `afs/CELL@REALM`, or without `@REALM` that of any realm. Of several tickets
+    /// the one that lasts longest.
+    pub fn token(&self, principal: &str, now: SystemTime) -> Result<Token, CcacheError> {
+        let name = || principal.to_owned();
+        let is_meant = |server: &str| match principal.contains('@') {
+            true => server == principal,
+            false => server.rsplit_once('@').is_some_and(|(name, _)| name == principal),
+        };
+        let meant = self.tickets.iter().filter(|ticket| is_meant(&ticket.server));
+        let ticket = meant.max_by_key(|ticket| ticket.ends);
+        let ticket = ticket.ok_or_else(|| CcacheError::NoTicket { principal: name() })?;
+        let expires = UNIX_EPOCH + Duration::from_secs(ticket.ends.into());
+        if expires <= now {
+            return Err(CcacheError::Expired { principal: name() });
+        }
+        let key = ticket.key.clone();
+        let key = key.ok_or_else(|| CcacheError::SessionKey { principal: name() })?;
+        Ok(Token { kvno: KVNO_K5_WHOLE, ticket: ticket.ticket.clone(), key, expires })
+    }
+}
+
+/// One entry; it can be no ticket, but a setting, or for a name that is no text.
+fn entry(reader: &mut Reader<'_>, version: u8) -> Option<Option<Ticket>> {
+    principal(reader)?;
+    let server = principal(reader)?;
+    let enctype = reader.u16()? as i16;
+    if version == 3 {
+        // The same again.
+        reader.u16()?;
+    }
+    let key = session_key(EncType(enctype.into()), reader.counted_u32()?).ok();
+    let _authenticated = reader.u32()?;
+    let _starts = reader.u32()?;
+    let ends = reader.u32()?;
+    let _renewable_until = reader.u32()?;
+    let is_for_user_to_user = reader.u8()? != 0;
+    let _flags = reader.u32()?;
+    // Addresses, then authorization data.
+    for _ in 0..2 {
+        let count = reader.u32()?;
+        for _ in 0..count {
+            reader.u16()?;
+            reader.counted_u32()?;
+        }
+    }
+    let ticket = reader.counted_u32()?.to_vec();
+    let _second_ticket = reader.counted_u32()?;
+    let server = server.filter(|_| !is_for_user_to_user);
+    Some(server.map(|server| Ticket { server, ends, key, ticket }))
+}
+
+/// A name with its realm; the inner `None` is one that is no text, or a setting's.
+fn principal(reader: &mut Reader<'_>) -> Option<Option<String>> {
+    let _name_type = reader.u32()?;
+    let components = reader.u32()?;
+    let realm = reader.counted_u32()?;
+    let mut name = Vec::new();
+    for number in 0..components {
+        let component = reader.counted_u32()?;
+        if number > 0 {
+            name.push(b'/');
+        }
+        name.extend_from_slice(component);
+    }
+    if realm == SETTINGS_REALM {
+        return Some(None);
+    }
+    name.push(b'@');
+    name.extend_from_slice(realm);
+    Some(String::from_utf8(name).ok())
+}
