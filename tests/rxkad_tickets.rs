@@ -1,0 +1,675 @@
+//! Tickets, keys and Kerberos's cryptography against known answers (`tests/vectors`), tickets of real
+//! servers (`tests/captures`), and everything that is cut short or damaged.
+#![cfg(feature = "rxkad")]
+
+#[path = "support/pcap.rs"]
+#[allow(dead_code)]
+mod pcap;
+
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use proptest::prelude::*;
+use rxrpc::security::rxkad::keys::ccache::{Ccache, CcacheError};
+use rxrpc::security::rxkad::keys::{KeyArgument, KeyFileError, ServerKeys, TicketForm};
+use rxrpc::security::rxkad::krb5::{EncType, Krb5Key, TICKET_USAGE, session_key};
+use rxrpc::security::rxkad::ticket::{KVNO_K5_PART, KVNO_K5_WHOLE, Print};
+use rxrpc::security::rxkad::{
+    OpenedTicket, Principal, RxkadError, SessionKey, TicketOpener, Token,
+};
+use serde_json::Value;
+
+// ---- helpers ------------------------------------------------------------------------------------
+
+fn vectors(file: &str) -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors").join(file);
+    let text = std::fs::read_to_string(path).expect("the vectors are in the repository");
+    serde_json::from_str(&text).expect("they are JSON")
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    assert!(text.len().is_multiple_of(2));
+    (0..text.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).expect("hexadecimal"))
+        .collect()
+}
+
+fn bytes(value: &Value) -> Vec<u8> {
+    unhex(value.as_str().expect("a hexadecimal string"))
+}
+
+fn number(value: &Value) -> i64 {
+    value.as_i64().expect("a number")
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().expect("a list")
+}
+
+fn session(value: &Value) -> SessionKey {
+    value.as_str().expect("a string").parse().expect("eight bytes")
+}
+
+fn at(seconds: i64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(seconds as u64)
+}
+
+fn keys(enctype: i32, kvno: u32, hex: &str) -> ServerKeys {
+    let argument: KeyArgument = format!("{enctype}:{kvno}:{hex}").parse().expect("a key");
+    argument.into()
+}
+
+fn principal(name: &str, instance: &str, cell: &str) -> Principal {
+    Principal { name: name.into(), instance: instance.into(), cell: cell.into() }
+}
+
+/// Truncated at every byte and with every bit flipped: an error of rxkad's, or, where nothing proves that a
+/// ticket is whole, at most the same client with the same times.
+fn damage(keys: &ServerKeys, kvno: u32, ticket: &[u8], now: SystemTime, is_proved: bool) {
+    let whole = keys.open_ticket(kvno, ticket, now).expect("it opens");
+    for len in 0..ticket.len() {
+        let opened = keys.open_ticket(kvno, &ticket[..len], now);
+        assert!(opened.is_err(), "{len} of {} bytes", ticket.len());
+    }
+    for bit in 0..ticket.len() * 8 {
+        let mut bad = ticket.to_vec();
+        bad[bit / 8] ^= 1 << (bit % 8);
+        if let Ok(opened) = keys.open_ticket(kvno, &bad, now) {
+            // Only outside of what is encrypted, where a whole ticket names its server.
+            assert!(!is_proved || opened == whole, "bit {bit}");
+        }
+    }
+}
+
+// ---- known answers ------------------------------------------------------------------------------
+
+#[test]
+fn messages_are_sealed_as_mit_kerberos_seals_them() {
+    for entry in list(&vectors("krb5.json")["encrypt"]) {
+        let enctype = EncType(number(&entry["etype"]) as i32);
+        let key = Krb5Key::new(enctype, &bytes(&entry["key"])).unwrap();
+        let usage = number(&entry["usage"]) as u32;
+        for case in list(&entry["encrypt"]) {
+            let mut entropy = [0; 32];
+            let confounder = bytes(&case["confounder"]);
+            entropy[..confounder.len()].copy_from_slice(&confounder);
+            let (plain, cipher) = (bytes(&case["plain"]), bytes(&case["cipher"]));
+            assert_eq!(key.encrypt(usage, &entropy, &plain), cipher, "{enctype}");
+            assert_eq!(*key.decrypt(usage, &cipher).unwrap(), plain, "{enctype}");
+        }
+    }
+}
+
+#[test]
+fn session_keys_are_derived_as_openafs_derives_them() {
+    let vectors = vectors("rxkad.json");
+    let entries = list(&vectors["session_key_from_k5"]);
+    assert!(entries.len() >= 8);
+    for entry in entries {
+        let enctype = EncType(number(&entry["enctype"]) as i32);
+        let derived = session_key(enctype, &bytes(&entry["key"])).unwrap();
+        assert_eq!(derived, session(&entry["des_key"]), "{enctype}");
+    }
+}
+
+#[test]
+fn kerberos_4_tickets_open_and_are_printed_alike() {
+    let vectors = vectors("rxkad.json");
+    for entry in list(&vectors["ticket_v4"]) {
+        let keys = keys(1, 7, entry["server_key"].as_str().unwrap());
+        let ticket = bytes(&entry["ticket"]);
+        let text = |field: &str| entry[field].as_str().unwrap().to_owned();
+        let client = principal(&text("client"), &text("instance"), &text("realm"));
+        let start = number(&entry["start"]);
+        let expected = OpenedTicket {
+            key: session(&entry["session_key"]),
+            client: client.clone(),
+            starts: at(start),
+            expires: at(number(&entry["end_decoded"])),
+        };
+        let now = at(start.max(1_700_000_000) + 10);
+        assert_eq!(keys.open_ticket(7, &ticket, now), Ok(expected.clone()), "{}", entry["name"]);
+        assert_eq!(keys.open_ticket(8, &ticket, now), Err(RxkadError::UnknownKey));
+        damage(&keys, 7, &ticket, now, false);
+
+        // Printed again it has the same contents; the service's name is another.
+        let starts = at(start);
+        let expires = at(number(&entry["end_requested"]));
+        let print = Print { client: &client, key: &expected.key, starts, expires };
+        let key = bytes(&entry["server_key"]).try_into().unwrap();
+        let printed = print.seal_v4(&key).unwrap();
+        assert_eq!(keys.open_ticket(7, &printed, now), Ok(expected));
+    }
+}
+
+#[test]
+fn kerberos_5_tickets_open_whole_and_in_part() {
+    let vectors = vectors("rxkad.json");
+    for entry in list(&vectors["ticket_k5"]) {
+        let enctype = number(&entry["service_enctype"]) as i32;
+        let kvno = number(&entry["service_kvno"]) as u32;
+        let hex = entry["service_key"].as_str().unwrap();
+        let names: Vec<_> =
+            list(&entry["client"]).iter().map(|name| name.as_str().unwrap()).collect();
+        let start = entry["starttime"].as_i64().unwrap_or(number(&entry["authtime"]));
+        let expected = OpenedTicket {
+            key: session(&entry["rxkad_session_key"]),
+            client: principal(
+                names[0],
+                names.get(1).copied().unwrap_or(""),
+                entry["realm"].as_str().unwrap(),
+            ),
+            starts: at(start),
+            expires: at(number(&entry["endtime"])),
+        };
+        let now = at(start + 5);
+        let right = keys(enctype, kvno, hex);
+        for (form, field) in
+            [(KVNO_K5_PART, "encrypted_data_type213"), (KVNO_K5_WHOLE, "ticket_type256")]
+        {
+            let ticket = bytes(&entry[field]);
+            let open = |keys: &ServerKeys, now| keys.open_ticket(form, &ticket, now);
+            assert_eq!(open(&right, now), Ok(expected.clone()));
+            assert_eq!(open(&ServerKeys::new(), now), Err(RxkadError::UnknownKey));
+            assert_eq!(open(&keys(enctype, kvno + 1, hex), now), Err(RxkadError::UnknownKey));
+            let mut wrong = hex.to_owned();
+            wrong.replace_range(0..1, "f");
+            assert_eq!(open(&keys(enctype, kvno, &wrong), now), Err(RxkadError::BadTicket));
+            // The end is sharp here, the start has the skew of all forms.
+            let end = number(&entry["endtime"]);
+            assert!(open(&right, at(end)).is_ok());
+            assert_eq!(open(&right, at(end + 1)), Err(RxkadError::Expired));
+            assert!(open(&right, at(start - 900)).is_ok());
+            assert_eq!(open(&right, at(start - 901)), Err(RxkadError::NoAuth));
+            damage(&right, form, &ticket, now, true);
+        }
+        let other_form = bytes(&entry["ticket_type256"]);
+        assert_eq!(right.open_ticket(KVNO_K5_PART, &other_form, now), Err(RxkadError::BadTicket));
+    }
+}
+
+#[test]
+fn of_several_keys_of_one_version_and_type_the_right_one_is_found() {
+    // Two realms for one cell.
+    let vectors = vectors("rxkad.json");
+    let entry = &list(&vectors["ticket_k5"])[0];
+    let mut both = keys(18, 9, &"11".repeat(32));
+    both.extend(keys(18, 9, entry["service_key"].as_str().unwrap()));
+    let ticket = bytes(&entry["ticket_type256"]);
+    assert!(both.open_ticket(KVNO_K5_WHOLE, &ticket, at(1_700_000_005)).is_ok());
+}
+
+#[test]
+fn key_versions_that_stand_for_nothing_are_unknown_keys() {
+    let keys = keys(1, 257, "a7838acbc783ec94");
+    for kvno in [257, 300, 511, 512, u32::MAX] {
+        assert_eq!(keys.open_ticket(kvno, &[0; 56], at(5)), Err(RxkadError::UnknownKey));
+    }
+}
+
+#[test]
+fn des_keys_that_are_weak_or_of_bad_parity_are_named() {
+    for hex in ["0101010101010101", "fe01fe01fe01fe01", "0023456789abcdef"] {
+        let keys = keys(1, 2, hex);
+        assert_eq!(keys.open_ticket(2, &[7; 48], at(5)), Err(RxkadError::BadKey));
+    }
+}
+
+// ---- printed tickets ----------------------------------------------------------------------------
+
+const NOW: i64 = 1_800_000_000;
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn key_of(enctype: i32) -> KeyArgument {
+    let hex = match EncType(enctype).key_len().unwrap() {
+        8 => "a7838acbc783ec94".to_owned(),
+        len => "5a".repeat(len),
+    };
+    format!("{enctype}:3:{hex}").parse().unwrap()
+}
+
+fn printed(enctype: i32, form: TicketForm, client: &Principal) -> (ServerKeys, Token) {
+    let key = key_of(enctype);
+    let session = "0123456789abcdef".parse().unwrap();
+    let token = key.print_token(form, client, session, at(NOW), HOUR, &[9; 32]).unwrap();
+    (key.into(), token)
+}
+
+#[test]
+fn a_printed_ticket_opens_with_any_enctype_and_damage_is_seen() {
+    for enctype in [1, 2, 3, 17, 18, 19, 20, 23] {
+        for client in [principal("rxtest", "", "RXTEST.LOCAL"), principal("a", "admin", "")] {
+            let (keys, token) = printed(enctype, TicketForm::Krb5, &client);
+            assert_eq!(token.kvno, KVNO_K5_PART);
+            let opened = keys.open_ticket(token.kvno, &token.ticket, at(NOW)).unwrap();
+            assert_eq!((&opened.key, &opened.client), (&token.key, &client), "{enctype}");
+            assert_eq!((opened.starts, opened.expires), (at(NOW - 300), at(NOW + 3600)));
+            damage(&keys, token.kvno, &token.ticket, at(NOW), true);
+        }
+    }
+}
+
+#[test]
+fn a_printed_kerberos_4_ticket_opens_and_needs_a_des_key() {
+    let client = principal("rxtest", "", "");
+    let (keys, token) = printed(1, TicketForm::V4, &client);
+    let opened = keys.open_ticket(token.kvno, &token.ticket, at(NOW)).unwrap();
+    assert_eq!((token.kvno, &opened.client), (3, &client));
+    damage(&keys, token.kvno, &token.ticket, at(NOW), false);
+    let session: SessionKey = "0123456789abcdef".parse().unwrap();
+    let refused = key_of(18).print_token(TicketForm::V4, &client, session, at(NOW), HOUR, &[9; 32]);
+    assert!(refused.is_err());
+}
+
+#[test]
+fn ones_own_token_is_made_with_the_newest_key() {
+    let afs = principal("afs", "", "");
+    let mut all = ServerKeys::new();
+    let print = |keys: &ServerKeys| keys.print_token(&afs, at(NOW), HOUR, &[9; 32]);
+    assert!(print(&all).is_err());
+    all.extend(keys(1, 999, "a7838acbc783ec94"));
+    assert!(print(&all).is_err(), "999 is no version");
+    all.extend(keys(1, 7, "a7838acbc783ec94"));
+    assert_eq!(print(&all).unwrap().kvno, 7);
+    let opens = |opener: &ServerKeys| {
+        let token = print(&all).unwrap();
+        opener.open_ticket(token.kvno, &token.ticket, at(NOW)).is_ok_and(|o| o.client == afs)
+    };
+    assert!(opens(&all));
+    for (enctype, kvno) in [(17, 4), (18, 5), (20, 5), (17, 5)] {
+        all.extend(keys(enctype, kvno, &"22".repeat(EncType(enctype).key_len().unwrap())));
+    }
+    let newest = keys(18, 5, &"22".repeat(32));
+    let token = print(&all).unwrap();
+    assert!(newest.open_ticket(token.kvno, &token.ticket, at(NOW)).is_ok());
+    // Made of the random bytes that came in, and of nothing else.
+    assert_eq!(print(&all).unwrap(), token);
+    let other = all.print_token(&afs, at(NOW), HOUR, &[10; 32]).unwrap();
+    assert!(other.key != token.key && other.ticket != token.ticket);
+}
+
+// ---- tickets of real servers ----------------------------------------------------------------------
+
+/// The tickets in the RESPONSE packets of a capture: key version, ticket, and when it was seen.
+fn tickets(name: &str) -> Vec<(u32, Vec<u8>, SystemTime)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/captures");
+    let file = std::fs::read(folder.join(format!("{name}.pcap"))).expect("the capture is there");
+    let mut found = Vec::new();
+    for datagram in &pcap::read(&file).expect("it is a capture").datagrams {
+        let payload = &datagram.payload;
+        // Packet type 7, security index 2.
+        if payload.len() < 84 || payload[20] != 7 || payload[23] != 2 {
+            continue;
+        }
+        let word = |at: usize| u32::from_be_bytes(payload[at..at + 4].try_into().unwrap());
+        let (kvno, len) = (word(28 + 48), word(28 + 52) as usize);
+        let ticket = payload[84..84 + len].to_vec();
+        found.push((kvno, ticket, UNIX_EPOCH + datagram.at));
+    }
+    found
+}
+
+fn service_key_of_the_cell() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/captures/cell-service-key.txt");
+    let text = std::fs::read_to_string(path).unwrap();
+    let (_, rest) = text.split_once("(0x").expect("klist -K prints keys so");
+    rest.split_once(')').expect("in parentheses").0.to_owned()
+}
+
+#[test]
+fn tickets_in_the_captures_open_with_the_listed_keys() {
+    let plain: String = (0..32).map(|byte| format!("{byte:02x}")).collect();
+    let cell = service_key_of_the_cell();
+    let cases = [
+        ("rxkad-clear", keys(18, 1, &plain), vec!["rxtest@RXTEST.LOCAL"]),
+        ("rxkad-auth", keys(18, 1, &plain), vec!["rxtest@RXTEST.LOCAL"]),
+        ("rxkad-crypt", keys(18, 1, &plain), vec!["rxtest@RXTEST.LOCAL"]),
+        ("rxkad-krb4-crypt", keys(1, 2, "a7838acbc783ec94"), vec!["rxtest"]),
+        ("cell-pts-localauth", keys(18, 1, &cell), vec!["afs@"]),
+        ("cell-vos-dump", keys(18, 1, &cell), vec!["afs@"]),
+        ("cell-pts-krb5-crypt", keys(18, 1, &cell), vec!["admin@RXTEST.LOCAL"]),
+        ("cell-fs-setacl", keys(18, 1, &cell), vec!["admin@RXTEST.LOCAL", "afs@"]),
+        ("cell-fs-file", keys(18, 1, &cell), vec!["admin@RXTEST.LOCAL", "afs@"]),
+    ];
+    for (name, keys, clients) in cases {
+        let tickets = tickets(name);
+        assert!(!tickets.is_empty(), "{name}");
+        for (kvno, ticket, seen) in tickets {
+            let opened = keys.open_ticket(kvno, &ticket, seen).expect(name);
+            let client = opened.client.to_string();
+            let is_known = clients.iter().any(|known| match known.strip_suffix('@') {
+                Some(name) => client == name || client.starts_with(known),
+                None => client == *known,
+            });
+            assert!(is_known, "{name}: {client}");
+            if name.starts_with("rxkad") {
+                assert_eq!(opened.key, "0123456789abcdef".parse().unwrap(), "{name}");
+            }
+            let is_proved = kvno != 2;
+            damage(&keys, kvno, &ticket, seen, is_proved);
+        }
+    }
+}
+
+#[test]
+fn the_session_keys_of_a_kdcs_tickets_are_those_that_openafs_derived() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/captures/cell-session-keys.txt");
+    let listed = std::fs::read_to_string(path).unwrap();
+    let keys = keys(18, 1, &service_key_of_the_cell());
+    for (kvno, ticket, seen) in tickets("cell-pts-krb5-crypt") {
+        let opened = keys.open_ticket(kvno, &ticket, seen).unwrap();
+        let hex: String = opened.key.expose().iter().map(|byte| format!("{byte:02x}")).collect();
+        assert!(listed.contains(&hex));
+    }
+}
+
+#[test]
+fn a_ticket_under_another_key_is_an_unknown_key() {
+    let server: String = (0..32).map(|byte| format!("{byte:02x}")).collect();
+    let server = keys(18, 1, &server);
+    let client = keys(18, 9, "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff");
+    let (kvno, ticket, seen) = tickets("rxkad-refused").swap_remove(0);
+    assert_eq!(server.open_ticket(kvno, &ticket, seen), Err(RxkadError::UnknownKey));
+    assert!(client.open_ticket(kvno, &ticket, seen).is_ok());
+}
+
+// ---- files of keys --------------------------------------------------------------------------------
+
+/// Cut anywhere but at `ends` it is an error; flipped anywhere it is an error or other keys.
+fn damage_file(file: &[u8], ends: &[usize]) {
+    for len in 0..file.len() {
+        assert_eq!(ServerKeys::parse(&file[..len]).is_ok(), ends.contains(&len), "{len}");
+    }
+    for bit in 0..file.len() * 8 {
+        let mut bad = file.to_vec();
+        bad[bit / 8] ^= 1 << (bit % 8);
+        let _ = ServerKeys::parse(&bad);
+    }
+}
+
+#[test]
+fn the_key_files_of_openafs_are_read() {
+    let vectors = vectors("rxkad.json");
+    let files = &vectors["key_files"];
+    let key_file = bytes(&files["KeyFile"]["bytes"]);
+    let keys = ServerKeys::parse(&key_file).unwrap();
+    assert_eq!(format!("{keys:?}"), "ServerKeys { des kvno: [1, 2, 4], (kvno, enctype): [] }");
+    damage_file(&key_file, &[]);
+    let padded = [&key_file[..], &[0x55; 60]].concat();
+    assert_eq!(ServerKeys::parse(&padded).unwrap().len(), 3);
+
+    let key_file_ext = bytes(&files["KeyFileExt"]["bytes"]);
+    let keys = ServerKeys::parse(&key_file_ext).unwrap();
+    assert_eq!(
+        format!("{keys:?}"),
+        "ServerKeys { des kvno: [], (kvno, enctype): [(5, 17), (6, 17), (6, 18)] }"
+    );
+    damage_file(&key_file_ext, &[]);
+}
+
+fn record(fields: &[u32], key: &[u8]) -> Vec<u8> {
+    let mut bytes: Vec<u8> = fields.iter().flat_map(|field| field.to_be_bytes()).collect();
+    bytes.extend_from_slice(&(key.len() as u32).to_be_bytes());
+    bytes.extend_from_slice(key);
+    bytes
+}
+
+#[test]
+fn a_key_file_ext_may_hold_more_than_we_know() {
+    // Excess metadata, a key of another class, an enctype that is not known here; then one that is.
+    let file = [
+        4u32.to_be_bytes().to_vec(),
+        record(&[24, 2, 1, 17, 77, 88], &[1; 16]),
+        record(&[16, 1, 2, 18], &[2; 32]),
+        record(&[16, 2, 3, 26], &[3; 32]),
+        record(&[16, 2, 4, 20], &[4; 32]),
+    ]
+    .concat();
+    let keys = ServerKeys::parse_key_file_ext(&file).unwrap();
+    assert_eq!(
+        format!("{keys:?}"),
+        "ServerKeys { des kvno: [], (kvno, enctype): [(1, 17), (4, 20)] }"
+    );
+    let short_metadata = [1u32.to_be_bytes().to_vec(), record(&[15, 2, 1, 17], &[1; 16])].concat();
+    assert!(matches!(
+        ServerKeys::parse_key_file_ext(&short_metadata),
+        Err(KeyFileError::Metadata(1, 15))
+    ));
+    let wrong_length = [1u32.to_be_bytes().to_vec(), record(&[16, 2, 1, 17], &[1; 15])].concat();
+    assert!(matches!(
+        ServerKeys::parse_key_file_ext(&wrong_length),
+        Err(KeyFileError::Key { entry: 1, .. })
+    ));
+    // Numbers that promise more than there is cost nothing.
+    let promise = [u32::MAX.to_be_bytes().to_vec(), record(&[u32::MAX, 2, 1, 17], &[])].concat();
+    assert!(matches!(ServerKeys::parse_key_file_ext(&promise), Err(KeyFileError::Truncated(1))));
+    assert!(matches!(
+        ServerKeys::parse_key_file(&9u32.to_be_bytes()),
+        Err(KeyFileError::TooManyKeys(9))
+    ));
+}
+
+fn keytab_entry(
+    components: &[&str],
+    kvno8: u8,
+    enctype: u16,
+    key: &[u8],
+    kvno: Option<u32>,
+) -> Vec<u8> {
+    let text = |text: &str| [&(text.len() as u16).to_be_bytes()[..], text.as_bytes()].concat();
+    let mut record = (components.len() as u16).to_be_bytes().to_vec();
+    record.extend(text("EXAMPLE.ORG"));
+    components.iter().for_each(|component| record.extend(text(component)));
+    record.extend([0, 0, 0, 1, 0, 0, 0, 0, kvno8]);
+    record.extend(enctype.to_be_bytes());
+    record.extend((key.len() as u16).to_be_bytes());
+    record.extend(key);
+    record.extend(kvno.into_iter().flat_map(u32::to_be_bytes));
+    [&(record.len() as i32).to_be_bytes()[..], &record].concat()
+}
+
+#[test]
+fn a_keytab_gives_the_keys_of_afs_alone() {
+    let hole = [&(-6i32).to_be_bytes()[..], &[9; 6]].concat();
+    let parts = [
+        vec![5, 2],
+        keytab_entry(&["afs", "example.org"], 1, 18, &[1; 32], Some(300)),
+        hole,
+        keytab_entry(&["host", "www.example.org"], 2, 18, &[2; 32], None),
+        keytab_entry(&["afs"], 3, 17, &[3; 16], None),
+        keytab_entry(&["afs", "example.org"], 4, 3, &[4; 8], Some(0)),
+        keytab_entry(&["afs", "example.org"], 5, 26, &[5; 32], Some(5)),
+    ];
+    let file = parts.concat();
+    let keys = ServerKeys::parse(&file).unwrap();
+    assert_eq!(
+        format!("{keys:?}"),
+        "ServerKeys { des kvno: [4], (kvno, enctype): [(300, 18), (3, 17)] }"
+    );
+    // An entry less is still a keytab.
+    let ends: Vec<usize> = (1..parts.len()).map(|n| parts[..n].concat().len()).collect();
+    damage_file(&file, &ends);
+    assert!(matches!(ServerKeys::parse_keytab(&[5, 1]), Err(KeyFileError::NotAKeytab)));
+}
+
+#[test]
+fn a_file_that_is_not_there_or_too_large_is_an_error() {
+    let error = ServerKeys::load("/nonexistent/KeyFileExt").unwrap_err().to_string();
+    assert!(error.contains("/nonexistent/KeyFileExt"), "{error}");
+    assert!(matches!(ServerKeys::load("/dev/zero"), Err(KeyFileError::TooLarge(_))));
+}
+
+// ---- credential caches ------------------------------------------------------------------------------
+
+fn counted(bytes: &[u8]) -> Vec<u8> {
+    [&(bytes.len() as u32).to_be_bytes()[..], bytes].concat()
+}
+
+fn cached_name(components: &[&str], realm: &str) -> Vec<u8> {
+    let mut name = [1u32.to_be_bytes(), (components.len() as u32).to_be_bytes()].concat();
+    name.extend(counted(realm.as_bytes()));
+    components.iter().for_each(|component| name.extend(counted(component.as_bytes())));
+    name
+}
+
+struct Cached<'a> {
+    server: &'a [&'a str],
+    realm: &'a str,
+    enctype: u16,
+    key: &'a [u8],
+    ends: u32,
+    ticket: &'a [u8],
+}
+
+fn cached(version: u8, entry: &Cached<'_>) -> Vec<u8> {
+    let mut bytes = cached_name(&["admin"], "EXAMPLE.ORG");
+    bytes.extend(cached_name(entry.server, entry.realm));
+    bytes.extend(entry.enctype.to_be_bytes());
+    if version == 3 {
+        bytes.extend(entry.enctype.to_be_bytes());
+    }
+    bytes.extend(counted(entry.key));
+    for time in [5, 5, entry.ends, 0] {
+        bytes.extend(u32::to_be_bytes(time));
+    }
+    bytes.push(0);
+    bytes.extend([0, 0, 0, 0]);
+    // One address, one piece of authorization data.
+    bytes.extend([0, 0, 0, 1, 0, 2, 0, 0, 0, 4, 127, 0, 0, 1]);
+    bytes.extend([0, 0, 0, 1, 0, 1, 0, 0, 0, 2, 9, 9]);
+    bytes.extend(counted(entry.ticket));
+    bytes.extend(counted(&[]));
+    bytes
+}
+
+fn cache(version: u8, entries: &[Cached<'_>]) -> Vec<u8> {
+    let mut file = vec![5, version];
+    if version == 4 {
+        file.extend([0, 12, 0, 1, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0]);
+    }
+    file.extend(cached_name(&["admin"], "EXAMPLE.ORG"));
+    entries.iter().for_each(|entry| file.extend(cached(version, entry)));
+    file
+}
+
+#[test]
+fn the_ticket_of_a_service_is_found_in_a_cache() {
+    let raw: Vec<u8> = (0..32).collect();
+    let entry = |server: &'static [&'static str], realm, enctype, ends, ticket| Cached {
+        server,
+        realm,
+        enctype,
+        key: &raw,
+        ends,
+        ticket,
+    };
+    let entries = [
+        entry(&["krbtgt", "EXAMPLE.ORG"], "EXAMPLE.ORG", 18, 1000, b"tgt"),
+        entry(&["krb5_ccache_conf_data", "x"], "X-CACHECONF:", 0, 0, b"setting"),
+        entry(&["afs", "example.org"], "EXAMPLE.ORG", 18, 1000, b"old"),
+        entry(&["afs", "example.org"], "EXAMPLE.ORG", 18, 2000, b"new"),
+        entry(&["afs", "example.org"], "OTHER.ORG", 18, 1500, b"other"),
+        entry(&["afs", "useless.org"], "EXAMPLE.ORG", 9, 2000, b"useless"),
+    ];
+    for version in [3, 4] {
+        let file = cache(version, &entries);
+        let cache = Ccache::parse(&file).unwrap();
+        let token = cache.token("afs/example.org@EXAMPLE.ORG", at(999)).unwrap();
+        assert_eq!((token.kvno, &token.ticket[..]), (KVNO_K5_WHOLE, &b"new"[..]));
+        assert_eq!(token.key, "b60db5e30b266b16".parse().unwrap());
+        assert_eq!(token.expires, at(2000));
+        let of = |name: &str, now| cache.token(name, at(now)).map(|token| token.ticket);
+        assert_eq!(of("afs/example.org@OTHER.ORG", 999).unwrap(), b"other");
+        assert_eq!(of("afs/example.org", 999).unwrap(), b"new");
+        assert!(matches!(of("afs/example.org", 2000), Err(CcacheError::Expired { .. })));
+        assert!(matches!(of("afs/useless.org", 5), Err(CcacheError::SessionKey { .. })));
+        for missing in ["afs", "afs/example", "afs/example.org@", "x@X-CACHECONF:"] {
+            assert!(matches!(of(missing, 5), Err(CcacheError::NoTicket { .. })), "{missing}");
+        }
+        // An entry more or less is still a cache; cut inside one it is none.
+        let ends: Vec<usize> =
+            (0..=entries.len()).map(|n| cache_len(version, &entries[..n])).collect();
+        for len in 0..file.len() {
+            assert_eq!(Ccache::parse(&file[..len]).is_ok(), ends.contains(&len), "{len}");
+        }
+        for bit in 0..file.len() * 8 {
+            let mut bad = file.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            let _ = Ccache::parse(&bad).map(|cache| cache.token("afs/example.org", at(5)));
+        }
+    }
+    for bad in [&[][..], &[5], &[5, 1, 0, 0], &[5, 2, 0, 0], &[4, 4]] {
+        assert!(matches!(Ccache::parse(bad), Err(CcacheError::NotACcache)), "{bad:?}");
+    }
+}
+
+fn cache_len(version: u8, entries: &[Cached<'_>]) -> usize {
+    cache(version, entries).len()
+}
+
+// ---- anything at all ----------------------------------------------------------------------------------
+
+proptest! {
+    #[test]
+    fn parsers_take_anything(mut file in prop::collection::vec(any::<u8>(), 0..300), start in 0..4) {
+        let magic: &[u8] = match start { 0 => &[5, 2], 1 => &[5, 3], 2 => &[5, 4, 0, 0], _ => &[] };
+        file.splice(0..0, magic.iter().copied());
+        let _ = ServerKeys::parse(&file);
+        let _ = ServerKeys::parse_key_file_ext(&file);
+        let _ = ServerKeys::parse_key_file(&file);
+        let _ = Ccache::parse(&file);
+    }
+
+    #[test]
+    fn key_arguments_take_anything(text in ".*", numbers in "[0-9]{0,3}:[0-9]{0,3}:[0-9a-f]{0,66}") {
+        let _ = text.parse::<KeyArgument>();
+        let _ = numbers.parse::<KeyArgument>();
+        let _ = text.parse::<SessionKey>();
+    }
+
+    #[test]
+    fn tickets_may_be_anything(ticket in prop::collection::vec(any::<u8>(), 0..300), kvno in 0u32..520) {
+        let mut keys = keys(1, kvno, "a7838acbc783ec94");
+        keys.extend(self::keys(18, 0, &"11".repeat(32)));
+        let _ = keys.open_ticket(kvno, &ticket, at(NOW));
+        let _ = keys.open_ticket(KVNO_K5_PART, &ticket, at(NOW));
+        let _ = keys.open_ticket(KVNO_K5_WHOLE, &ticket, at(NOW));
+    }
+
+    /// What stands inside a ticket is chosen by whoever has the key, or by a KDC that is trusted with less.
+    #[test]
+    fn the_inside_of_a_ticket_may_be_anything(
+        mut part in prop::collection::vec(any::<u8>(), 0..300),
+        mutations in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        is_real in any::<bool>(),
+    ) {
+        if is_real {
+            part = bytes(&list(&vectors("rxkad.json")["ticket_k5"])[0]["enc_ticket_part"]);
+            for (at, byte) in mutations {
+                let at = at.index(part.len());
+                part[at] = byte;
+            }
+        }
+        let key = Krb5Key::new(EncType::AES128_SHA1, &[7; 16]).unwrap();
+        let cipher = key.encrypt(TICKET_USAGE, &[5; 32], &part);
+        let mut keys = ServerKeys::new();
+        keys.insert(0, key);
+        let element = |tag: u8, bytes: &[u8]| {
+            let [high, low] = (bytes.len() as u16).to_be_bytes();
+            let len: &[u8] = match bytes.len() { 0..=0x7f => &[low], 0x80..=0xff => &[0x81, low], _ => &[0x82, high, low] };
+            [&[tag], len, bytes].concat()
+        };
+        let fields = [
+            element(0xa0, &element(2, &[17])),
+            element(0xa2, &element(4, &cipher)),
+        ].concat();
+        let opened = keys.open_ticket(KVNO_K5_PART, &element(0x30, &fields), at(1_700_000_005));
+        if let Err(error) = opened {
+            prop_assert!(matches!(
+                error,
+                RxkadError::BadTicket | RxkadError::BadKey | RxkadError::NoAuth | RxkadError::Expired
+            ));
+        }
+    }
+}
