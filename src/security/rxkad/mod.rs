@@ -8,18 +8,19 @@
 //! the integrity of the data at any level, and the table look-ups of the cipher leak timing. It exists to
 //! talk to AFS cells, not to keep secrets.
 //!
-//! This module knows the packets and the handshake. What is in a ticket is the business of whoever
-//! implements [`TicketOpener`].
+//! The class knows the packets and the handshake. What is in a ticket is the business of whoever implements
+//! [`TicketOpener`]: [`keys::ServerKeys`] with a server's own keys ([`ticket`], [`krb5`]). A client has its
+//! token from Kerberos's cache ([`keys::ccache`]), or prints one with a server key.
 
 mod class;
 mod error;
 mod fcrypt;
 mod handshake;
 mod key;
-mod pcbc;
-mod session;
 pub mod keys;
 pub mod krb5;
+mod pcbc;
+mod session;
 pub mod ticket;
 #[cfg(test)]
 mod vectors;

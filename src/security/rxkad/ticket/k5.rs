@@ -29,7 +29,7 @@ pub(super) fn open_whole(
 ) -> Result<Contents, RxkadError> {
     let mut outer = Reader::new(ticket).inside(TICKET)?;
     let mut ticket = outer.inside(tag::SEQUENCE)?;
-    if der::integer(ticket.field(0, tag::INTEGER)?)? != VERSION.into() {
+    if der::integer(ticket.field(0, tag::INTEGER)?)? != i64::from(VERSION) {
         return Err(RxkadError::BadTicket);
     }
     ticket.skip(1)?;
