@@ -589,7 +589,7 @@ impl InlineEndpoint {
     fn send(&mut self, now: Instant, route: RouteId, datagrams: &crate::proto::Datagrams) {
         for datagram in datagrams.iter() {
             if let Some(peer) = self.router.admit(now, route, 1, datagram.len()) {
-                self.router.counters_mut().record_sent(datagram.len(), &datagram);
+                self.router.counters_mut().record_sent(datagram.len(), datagram);
                 self.sent.push((peer, datagram.to_vec()));
             }
         }
