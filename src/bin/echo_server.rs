@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use actix_rt::signal::unix::{SignalKind, signal};
 use clap::Parser;
-use common::args::{self, trouble};
+use common::args::{self, EXIT_USAGE, trouble};
+use common::security::ServerArgs;
 use common::service::{ECHO_SERVICE, PERF_SERVICE, echo, perf};
 use futures::future::{Either, select};
 use rxrpc::{CloseReason, Endpoint, ServiceOptions, ShutdownReport};
@@ -38,6 +39,8 @@ struct Args {
     /// Let also calls of service 1 wait until their client has proved its address
     #[arg(long)]
     reach_check: bool,
+    #[command(flatten)]
+    security: ServerArgs,
     /// Windows, in packets
     #[arg(long, value_name = "PACKETS", value_parser = clap::value_parser!(u32).range(1..=65535))]
     window: Option<u32>,
@@ -51,10 +54,15 @@ struct Args {
 
 fn main() -> ExitCode {
     env_logger::init();
-    match args::parse(NAME) {
-        Ok(args) => actix_rt::System::new().block_on(run(args)),
-        Err(status) => status,
+    let args: Args = match args::parse(NAME) {
+        Ok(args) => args,
+        Err(status) => return status,
+    };
+    if let Err(error) = args.security.check() {
+        eprintln!("{NAME}: {error}");
+        return ExitCode::from(EXIT_USAGE);
     }
+    actix_rt::System::new().block_on(run(args))
 }
 
 async fn run(args: Args) -> ExitCode {
@@ -99,8 +107,14 @@ async fn run(args: Args) -> ExitCode {
 }
 
 async fn start(args: &Args) -> Result<Endpoint, String> {
-    let echoes =
-        ServiceOptions { reach_check: args.reach_check, ..ServiceOptions::small_replies() };
+    let security_classes = args.security.classes()?;
+    let echoes = ServiceOptions {
+        reach_check: args.reach_check,
+        security_classes: security_classes.clone(),
+        ..ServiceOptions::small_replies()
+    };
+    // Its replies can be larger than its requests: the check is always on.
+    let measured = ServiceOptions { security_classes, ..ServiceOptions::default() };
     Endpoint::builder()
         .bind(args::resolve(&args.listen)?)
         .configure(|config| {
@@ -111,8 +125,7 @@ async fn start(args: &Args) -> Result<Endpoint, String> {
             }
         })
         .service_with(ECHO_SERVICE, echo(args.request_max), echoes)
-        // Its replies can be larger than its requests: the check is always on.
-        .service(PERF_SERVICE, perf(args.request_max))
+        .service_with(PERF_SERVICE, perf(args.request_max), measured)
         .start()
         .await
         .map_err(|error| error.to_string())

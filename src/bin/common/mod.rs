@@ -5,4 +5,5 @@
 pub mod args;
 pub mod body;
 pub mod pieces;
+pub mod security;
 pub mod service;

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use rxrpc::{CallOptions, ConnectOptions, Connection};
 
 use crate::common::args::{EXIT_USAGE, resolve, trouble, wire_size};
+use crate::common::security::ClientArgs;
 use crate::{CLOSE_GRACE, NAME, client, load};
 
 /// Arguments of `rx call`.
@@ -23,6 +24,8 @@ pub struct Args {
     request: RequestArgs,
     #[command(flatten)]
     load: load::LoadArgs,
+    #[command(flatten)]
+    security: ClientArgs,
 }
 
 /// The request; without any of these it is empty.
@@ -67,6 +70,10 @@ pub async fn run(args: Args) -> ExitCode {
         eprintln!("{NAME}: --service: expected 1 to 65535, got 0");
         return ExitCode::from(EXIT_USAGE);
     }
+    if let Err(error) = args.security.check() {
+        eprintln!("{NAME}: {error}");
+        return ExitCode::from(EXIT_USAGE);
+    }
     match start(&args).await {
         Ok(status) => status,
         Err(error) => trouble(NAME, error),
@@ -76,9 +83,13 @@ pub async fn run(args: Args) -> ExitCode {
 async fn start(args: &Args) -> Result<ExitCode, String> {
     let request = args.request.bytes()?;
     let peer = resolve(&args.server)?;
+    let security = args.security.class()?;
     let endpoint = client(peer, args.load.jumbo).await?;
-    let options =
-        ConnectOptions { connections_max: args.load.connections(), ..ConnectOptions::default() };
+    let options = ConnectOptions {
+        connections_max: args.load.connections(),
+        security,
+        ..ConnectOptions::default()
+    };
     let connection = endpoint
         .connect_with(peer, args.service, options)
         .await

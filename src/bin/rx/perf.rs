@@ -9,6 +9,7 @@ use rxrpc::{AbortCode, CallError, CallOptions, ConnectOptions, Connection, Strea
 use crate::common::args::{EXIT_USAGE, resolve, trouble, wire_size};
 use crate::common::body::{MAGIC, PIECE_BYTES, Pattern, zeros};
 use crate::common::pieces::{Pieces, ReadError};
+use crate::common::security::ClientArgs;
 use crate::common::service::{PERF_SERVICE, PERF_VERSION, op, words};
 use crate::{CLOSE_GRACE, NAME, client, load};
 
@@ -46,6 +47,8 @@ pub struct Args {
     code: i32,
     #[command(flatten)]
     load: load::LoadArgs,
+    #[command(flatten)]
+    security: ClientArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -90,7 +93,7 @@ impl Op {
 
 /// Measures.
 pub async fn run(args: Args) -> ExitCode {
-    let plan = match Plan::new(&args) {
+    let plan = match args.security.check().and_then(|()| Plan::new(&args)) {
         Ok(plan) => plan,
         Err(error) => {
             eprintln!("{NAME}: {error}");
@@ -105,9 +108,13 @@ pub async fn run(args: Args) -> ExitCode {
 
 async fn start(args: &Args, plan: Plan) -> Result<ExitCode, String> {
     let peer = resolve(&args.server)?;
+    let security = args.security.class()?;
     let endpoint = client(peer, args.load.jumbo).await?;
-    let options =
-        ConnectOptions { connections_max: args.load.connections(), ..ConnectOptions::default() };
+    let options = ConnectOptions {
+        connections_max: args.load.connections(),
+        security,
+        ..ConnectOptions::default()
+    };
     let connection = endpoint
         .connect_with(peer, PERF_SERVICE, options)
         .await

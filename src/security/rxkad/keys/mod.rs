@@ -11,7 +11,7 @@ mod token;
 
 pub use argument::{KeyArgument, KeyArgumentError};
 pub use files::KeyFileError;
-pub use token::{TicketForm, TokenError};
+pub use token::{TicketForm, TokenError, new_session_key};
 
 use std::fmt;
 use std::path::Path;

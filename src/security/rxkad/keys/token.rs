@@ -123,7 +123,7 @@ impl super::KeyArgument {
 }
 
 /// A session key from the second half of the random bytes; the first is for the ticket's confounder.
-fn new_session_key(entropy: &Entropy) -> Result<SessionKey, RxkadError> {
+pub fn new_session_key(entropy: &Entropy) -> Result<SessionKey, RxkadError> {
     let (_, second) = entropy.split_at(16);
     for bytes in second.as_chunks().0 {
         let mut key = *bytes;

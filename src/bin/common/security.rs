@@ -1,0 +1,214 @@
+//! Security classes on command lines.
+//!
+//! A key on a command line can be read by everybody on the machine: it is for tests. Files are for the rest.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rxrpc::security::rxkad::keys::ccache::Ccache;
+use rxrpc::security::rxkad::keys::{KeyArgument, ServerKeys, TicketForm};
+use rxrpc::security::rxkad::{SessionKey, Token};
+use rxrpc::security::{
+    ClientClass, Entropy, Level, Principal, RxNull, ServerClass, rxkad_client, rxkad_server,
+};
+
+/// How long a ticket lasts that we print.
+const LIFETIME: Duration = Duration::from_secs(36_000);
+/// Older than any difference of clocks that a server forgives.
+const EXPIRED_SINCE: Duration = Duration::from_secs(7200);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum ClassName {
+    Null,
+    Rxkad,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum LevelName {
+    /// Only the client is proved
+    Clear,
+    /// And the first eight bytes of each packet are encrypted
+    Auth,
+    /// And the rest of it
+    Crypt,
+}
+
+impl From<LevelName> for Level {
+    fn from(name: LevelName) -> Level {
+        match name {
+            LevelName::Clear => Level::Clear,
+            LevelName::Auth => Level::Auth,
+            LevelName::Crypt => Level::Crypt,
+        }
+    }
+}
+
+/// What a server demands.
+#[derive(clap::Args, Debug)]
+pub struct ServerArgs {
+    /// rxkad: also clients that prove who they are are served
+    #[arg(long, value_enum, default_value = "null")]
+    security: ClassName,
+    /// A KeyFileExt, a KeyFile or an rxkad.keytab; can be given more than once
+    #[arg(long, value_name = "FILE")]
+    key_file: Vec<PathBuf>,
+    /// A server key, for tests: others can see it. Enctype 1 is single DES. Can be given more than once
+    #[arg(long, value_name = "ENCTYPE:KVNO:HEX")]
+    key: Vec<KeyArgument>,
+    /// What rxkad's clients have to encrypt at least
+    #[arg(long, value_enum, default_value = "clear")]
+    minimum_level: LevelName,
+    /// Serve nobody else
+    #[arg(long)]
+    require: bool,
+}
+
+impl ServerArgs {
+    /// What is wrong with the options, taken together.
+    pub fn check(&self) -> Result<(), String> {
+        let has_keys = !self.key.is_empty() || !self.key_file.is_empty();
+        match self.security {
+            ClassName::Rxkad if !has_keys => {
+                Err("--security rxkad needs --key-file or --key".to_owned())
+            }
+            ClassName::Null if has_keys || self.require => {
+                Err("--key-file, --key and --require need --security rxkad".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The classes to offer.
+    pub fn classes(&self) -> Result<Vec<Arc<dyn ServerClass>>, String> {
+        let mut classes: Vec<Arc<dyn ServerClass>> = Vec::new();
+        if !self.require {
+            classes.push(Arc::new(RxNull));
+        }
+        if self.security == ClassName::Rxkad {
+            let mut keys = load(&self.key_file)?;
+            self.key.iter().cloned().for_each(|key| keys.extend(key.into()));
+            if keys.is_empty() {
+                return Err("there is no key for rxkad in the files".to_owned());
+            }
+            classes.push(rxkad_server(keys, self.minimum_level.into()));
+        }
+        Ok(classes)
+    }
+}
+
+/// What a client proves itself with.
+#[derive(clap::Args, Debug)]
+pub struct ClientArgs {
+    /// rxkad: prove who we are, with one of --ccache, --key-file and --key
+    #[arg(long, value_enum, default_value = "null")]
+    security: ClassName,
+    /// How much to encrypt
+    #[arg(long, value_enum, default_value = "crypt")]
+    level: LevelName,
+    /// A Kerberos cache with a ticket for --principal, as kinit and kvno leave it
+    #[arg(long, value_name = "FILE", requires = "principal", conflicts_with_all = ["key", "key_file"])]
+    ccache: Option<PathBuf>,
+    /// The server: afs/CELL or afs/CELL@REALM
+    #[arg(long, value_name = "PRINCIPAL", requires = "ccache")]
+    principal: Option<String>,
+    /// Print a ticket for `afs`, who may do everything, with the newest key of a server's key file
+    #[arg(long, value_name = "FILE", conflicts_with = "key")]
+    key_file: Option<PathBuf>,
+    /// Print a ticket with this server key, for tests: others can see it. Enctype 1 is single DES
+    #[arg(long, value_name = "ENCTYPE:KVNO:HEX")]
+    key: Option<KeyArgument>,
+    /// The session key in the ticket; without it a random one
+    #[arg(long, value_name = "HEX", requires = "key")]
+    session: Option<SessionKey>,
+    /// A ticket in the style of Kerberos 4; needs a DES key
+    #[arg(long, requires = "key")]
+    ticket4: bool,
+    /// A ticket that has expired, to see it refused
+    #[arg(long, requires = "key", hide = true)]
+    expired: bool,
+}
+
+impl ClientArgs {
+    /// What is wrong with the options, taken together.
+    pub fn check(&self) -> Result<(), String> {
+        let has_credentials =
+            self.ccache.is_some() || self.key_file.is_some() || self.key.is_some();
+        match self.security {
+            ClassName::Rxkad if !has_credentials => {
+                Err("--security rxkad needs --ccache, --key-file or --key".to_owned())
+            }
+            ClassName::Null if has_credentials => {
+                Err("--ccache, --key-file and --key need --security rxkad".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The class to connect with.
+    pub fn class(&self) -> Result<Arc<dyn ClientClass>, String> {
+        match self.security {
+            ClassName::Null => Ok(Arc::new(RxNull)),
+            ClassName::Rxkad => Ok(rxkad_client(self.token()?, self.level.into())),
+        }
+    }
+
+    fn token(&self) -> Result<Token, String> {
+        let now = SystemTime::now();
+        let entropy: Entropy = rand::random();
+        let token = if let Some(key) = &self.key {
+            self.printed(key, now, &entropy).map_err(|error| error.to_string())
+        } else if let Some(file) = &self.key_file {
+            let keys = load(std::slice::from_ref(file))?;
+            let afs = principal("afs", "");
+            keys.print_token(&afs, now, LIFETIME, &entropy).map_err(|error| error.to_string())
+        } else {
+            // Both are there, or neither: the command line was checked.
+            let (file, server) = (self.ccache.iter(), self.principal.iter());
+            let (file, server) = file.zip(server).next().ok_or("no credentials")?;
+            let token = Ccache::load(file).and_then(|cache| cache.token(server, now));
+            token.map_err(|error| format!("{}: {error}", file.display()))
+        }?;
+        Ok(token)
+    }
+
+    /// As rxpeer prints it.
+    fn printed(
+        &self,
+        key: &KeyArgument,
+        now: SystemTime,
+        entropy: &Entropy,
+    ) -> Result<Token, rxrpc::security::rxkad::keys::TokenError> {
+        let (form, cell) = match self.ticket4 {
+            true => (TicketForm::V4, ""),
+            false => (TicketForm::Krb5, "RXTEST.LOCAL"),
+        };
+        let client = principal("rxtest", cell);
+        let (now, lifetime) = match self.expired {
+            true => (now - EXPIRED_SINCE, Duration::from_secs(60)),
+            false => (now, LIFETIME),
+        };
+        match &self.session {
+            Some(session) => {
+                key.print_token(form, &client, session.clone(), now, lifetime, entropy)
+            }
+            None => {
+                let drawn = rxrpc::security::rxkad::keys::new_session_key(entropy)?;
+                key.print_token(form, &client, drawn, now, lifetime, entropy)
+            }
+        }
+    }
+}
+
+fn principal(name: &str, cell: &str) -> Principal {
+    Principal { name: name.to_owned(), instance: String::new(), cell: cell.to_owned() }
+}
+
+fn load(files: &[PathBuf]) -> Result<ServerKeys, String> {
+    let mut keys = ServerKeys::new();
+    for file in files {
+        let loaded = ServerKeys::load(file);
+        keys.extend(loaded.map_err(|error| format!("{}: {error}", file.display()))?);
+    }
+    Ok(keys)
+}
