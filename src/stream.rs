@@ -26,7 +26,7 @@ const GATHER_BYTES: usize = 16 * 1024;
 /// A call's link to its channel.
 #[derive(Debug)]
 pub(crate) struct Link {
-    channel: Addr<Channel>,
+    channel: Arc<Addr<Channel>>,
     tag: CallTag,
     events: mpsc::UnboundedReceiver<Notice>,
     pieces: VecDeque<Bytes>,
@@ -50,7 +50,7 @@ pub(crate) struct Link {
 
 impl Link {
     pub fn new(
-        channel: Addr<Channel>,
+        channel: Arc<Addr<Channel>>,
         tag: CallTag,
         credit: u64,
         events: mpsc::UnboundedReceiver<Notice>,
@@ -379,7 +379,7 @@ const RELEASED: u8 = 2;
 /// any thread, hence the atomic.
 #[derive(Debug)]
 pub(crate) struct LinkGuard {
-    channel: Addr<Channel>,
+    channel: Arc<Addr<Channel>>,
     tag: CallTag,
     state: Arc<AtomicU8>,
 }

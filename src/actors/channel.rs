@@ -18,7 +18,7 @@ use super::snapshot::{ChannelSnapshot, SnapshotPart};
 use crate::client::port::ClientPort;
 use crate::proto::channel::{self, ChannelMemory, ChannelOutput, Command, Notice};
 use crate::proto::connection::ConnectionToChannel;
-use crate::proto::event::Origin;
+use crate::proto::event::{CallTally, Origin};
 use crate::proto::router::{ChannelBrief, RouteId, Waker};
 use crate::proto::{CallTag, ConnectionFailure};
 use crate::server::port::ServerPort;
@@ -52,6 +52,14 @@ pub struct Channel {
     published: Option<Instant>,
     draining: bool,
     mark: Mark,
+    /// Our own address, for the user's ends of calls; made with the first that wants it.
+    own: Option<Arc<Addr<Channel>>>,
+    /// Whether somebody subscribes to events; without, calls are only counted.
+    wants_events: bool,
+    /// What no message has told the endpoint yet: it goes with the next one.
+    tally: CallTally,
+    /// Memory that is used again in each step.
+    spare_notices: Vec<(CallTag, Notice)>,
     lease: Lease<Connection, Channel>,
 }
 
@@ -69,6 +77,7 @@ pub(crate) struct ChannelParts {
     pub endpoint: Addr<LocalEndpoint>,
     pub answering: Option<Answering>,
     pub mark: Mark,
+    pub wants_events: bool,
     pub lease: Lease<Connection, Channel>,
 }
 
@@ -86,6 +95,10 @@ impl Channel {
             published: None,
             draining: false,
             mark: parts.mark,
+            own: None,
+            wants_events: parts.wants_events,
+            tally: CallTally::default(),
+            spare_notices: Vec::new(),
             lease: parts.lease,
         }
     }
@@ -100,13 +113,15 @@ impl Channel {
                 let index = self.index;
                 self.lease.parent().do_send(ChannelSays { index, word });
             }
-            let notices = std::mem::take(&mut self.out.notices);
-            if notices.is_empty() {
+            if self.out.notices.is_empty() {
                 break;
             }
-            for (tag, notice) in notices {
+            let spare = std::mem::take(&mut self.spare_notices);
+            let mut notices = std::mem::replace(&mut self.out.notices, spare);
+            for (tag, notice) in notices.drain(..) {
                 self.deliver(now, tag, notice, context);
             }
+            self.spare_notices = notices;
         }
         self.lease.set_report(self.core.memory());
         self.publish();
@@ -127,6 +142,10 @@ impl Channel {
             self.published = deadline;
         }
         let out = &mut self.out;
+        if !self.wants_events {
+            let tally = &mut self.tally;
+            out.events.retain(|event| !tally.absorb(event));
+        }
         if !is_earlier && out.datagrams.is_empty() && out.events.is_empty() && out.peer.is_empty() {
             return;
         }
@@ -134,7 +153,12 @@ impl Channel {
             whose: Waker::Channel(self.route, self.index),
             origin: self.origin,
             datagrams: out.datagrams.take(),
-            events: std::mem::take(&mut out.events),
+            events: if out.events.is_empty() {
+                Vec::new()
+            } else {
+                std::mem::take(&mut out.events)
+            },
+            tally: std::mem::take(&mut self.tally),
             peer: std::mem::take(&mut out.peer),
             deadline: if is_earlier { deadline } else { None },
             brief: Some(ChannelBrief { number: self.core.call_number(), state: self.core.state() }),
@@ -174,7 +198,12 @@ impl Channel {
         }
     }
 
+    fn own(&mut self, context: &Context<Channel>) -> Arc<Addr<Channel>> {
+        self.own.get_or_insert_with(|| Arc::new(context.address())).clone()
+    }
+
     fn serve(&mut self, tag: CallTag, incoming: channel::Incoming, context: &mut Context<Channel>) {
+        let own = self.own(context);
         let Some(answering) = &self.answering else { return };
         let info = CallInfo {
             peer: answering.peer,
@@ -183,7 +212,7 @@ impl Channel {
             user_status: incoming.user_status,
             identity: self.core.identity().cloned(),
         };
-        let (port, call) = IncomingCall::new(info, tag, incoming.credit, context.address());
+        let (port, call) = IncomingCall::new(info, tag, incoming.credit, own);
         self.port = Some((tag, Port::Server(port)));
         let service = answering.service.clone();
         // A service is not ours: it may break its call, but not the channel. The call is dropped by then.
@@ -205,7 +234,7 @@ impl Handler<Packets> for Channel {
     type Result = ();
 
     fn handle(&mut self, packets: Packets, context: &mut Context<Channel>) {
-        let now = super::local_endpoint::now();
+        let now = packets.at;
         self.core.handle_run(now, &packets.hint, &packets.run, &mut self.out);
         self.conclude(now, context);
     }
@@ -235,8 +264,10 @@ impl Handler<Begin> for Channel {
             self.lease.parent().do_send(ChannelSays { index: self.index, word });
             return self.conclude(now, context);
         }
-        port.opened(context.address(), CallTag(self.core.tag().0.wrapping_add(1)));
         let tag = CallTag(self.core.tag().0.wrapping_add(1));
+        if port.wants_link() {
+            port.opened(self.own(context), tag);
+        }
         self.port = Some((tag, Port::Client(begin.key, port)));
         self.core.handle_start(now, begin.start, &mut self.out);
         debug_assert_eq!(self.core.tag(), tag);
@@ -343,6 +374,7 @@ impl Handler<Inspect> for Channel {
                 buffered_bytes: self.core.buffered_bytes(),
                 in_flight_packets: self.core.in_flight_packets(),
             },
+            self.tally,
         ));
     }
 }

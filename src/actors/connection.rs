@@ -22,7 +22,7 @@ use crate::client::port::ClientPort;
 use crate::proto::CallFailure;
 use crate::proto::channel::{self, ChannelMemory, ChannelSetup, Start};
 use crate::proto::connection::{self, ConnectionOutput, ConnectionToChannel, WaitKey};
-use crate::proto::event::Origin;
+use crate::proto::event::{CallTally, Origin};
 use crate::proto::router::{RouteId, Waker};
 use crate::wire::{AbortCode, ChannelIndex};
 
@@ -47,6 +47,7 @@ pub struct Connection {
     peer: std::net::SocketAddr,
     setup: ChannelSetup,
     answering: Option<Answering>,
+    wants_events: bool,
     channels: Children<Channel>,
     restarts: u32,
     /// Calls that wait, and the channels of those that run.
@@ -79,6 +80,7 @@ pub(crate) struct ConnectionParts {
     pub setup: ChannelSetup,
     pub answering: Option<Answering>,
     pub mark: Mark,
+    pub wants_events: bool,
     pub lease: Lease<LocalEndpoint, Connection>,
 }
 
@@ -118,6 +120,7 @@ impl Contexts {
             peer: parts.peer,
             setup: parts.setup,
             answering: parts.answering,
+            wants_events: parts.wants_events,
             channels: Children::default(),
             restarts: 0,
             waiting: HashMap::new(),
@@ -164,6 +167,7 @@ impl Connection {
             endpoint: endpoint.clone(),
             answering: self.answering.clone(),
             mark: self.mark.child(),
+            wants_events: self.wants_events,
             lease,
         }))
     }
@@ -174,13 +178,13 @@ impl Connection {
         if self.is_drained() {
             self.core.close(&mut self.out);
         }
-        for (index, word) in std::mem::take(&mut self.out.channels) {
-            self.remember(&word);
+        for (index, word) in self.out.channels.drain(..) {
+            remember(&mut self.setup, &word);
             if let Some(channel) = self.channels.get(index) {
                 channel.do_send(ConnectionSays { word });
             }
         }
-        for (index, work, asks_upgrade) in std::mem::take(&mut self.out.starts) {
+        for (index, work, asks_upgrade) in self.out.starts.drain(..) {
             self.waiting.remove(&work.key);
             self.running[index.index()] = Some(work.key);
             self.drain.idle &= !(1 << index.index());
@@ -192,11 +196,11 @@ impl Connection {
                 channel.do_send(Begin { key: work.key, start, port: work.port });
             }
         }
-        for (work, failure) in std::mem::take(&mut self.out.refused) {
+        for (work, failure) in self.out.refused.drain(..) {
             self.waiting.remove(&work.key);
             work.port.refuse(failure);
         }
-        for work in std::mem::take(&mut self.out.returned) {
+        for work in self.out.returned.drain(..) {
             self.waiting.remove(&work.key);
             work.port.give_back(work.start);
         }
@@ -234,17 +238,6 @@ impl Connection {
             && ChannelIndex::ALL.into_iter().all(is_idle)
     }
 
-    /// What channels were told, a channel made later has to know too.
-    fn remember(&mut self, word: &ConnectionToChannel) {
-        match word {
-            ConnectionToChannel::Secured { session, .. } => {
-                self.setup.security = channel::Security::Ready(session.clone());
-            }
-            ConnectionToChannel::ServiceAdopted(service_id) => self.setup.service_id = *service_id,
-            _ => {}
-        }
-    }
-
     fn publish(&mut self) {
         let deadline = self.core.next_deadline();
         let is_earlier = match (deadline, self.published) {
@@ -264,6 +257,7 @@ impl Connection {
             origin: self.origin,
             datagrams: out.datagrams.take(),
             events: std::mem::take(&mut out.events),
+            tally: CallTally::default(),
             peer: std::mem::take(&mut out.peer),
             deadline: if is_earlier { deadline } else { None },
             brief: None,
@@ -318,6 +312,17 @@ impl Connection {
             self.core.handle_channel_replaced(now, index, memory, &mut self.out);
             self.conclude(now, context);
         }
+    }
+}
+
+/// What channels were told, a channel made later has to know too.
+fn remember(setup: &mut ChannelSetup, word: &ConnectionToChannel) {
+    match word {
+        ConnectionToChannel::Secured { session, .. } => {
+            setup.security = channel::Security::Ready(session.clone());
+        }
+        ConnectionToChannel::ServiceAdopted(service_id) => setup.service_id = *service_id,
+        _ => {}
     }
 }
 

@@ -232,8 +232,17 @@ impl LocalEndpoint {
         let origin = Origin { epoch: setup.epoch, cid: setup.cid };
         let Some(peer) = self.router.peer_of(route) else { return };
         let mark = self.mark.child();
-        let parts =
-            ConnectionParts { core_setup, route, origin, peer, setup, answering, mark, lease };
+        let parts = ConnectionParts {
+            core_setup,
+            route,
+            origin,
+            peer,
+            setup,
+            answering,
+            wants_events: !self.subscribers.is_empty(),
+            mark,
+            lease,
+        };
         contexts.start(parts, now());
     }
 
@@ -415,6 +424,7 @@ impl Handler<Output> for LocalEndpoint {
             self.router.learn(now, route, &output.peer);
             self.egress.push(now, route, output.datagrams, &mut self.router);
         }
+        self.router.counters_mut().add(&output.tally);
         for event in &output.events {
             self.router.counters_mut().record(event);
             if let (

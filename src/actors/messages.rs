@@ -12,7 +12,7 @@ use crate::client::port::ClientPort;
 use crate::error::{ConnectError, ShutdownReport};
 use crate::proto::channel::{ChannelToConnection, Command, Run, Start};
 use crate::proto::connection::ConnectionToChannel;
-use crate::proto::event::{Event, Origin};
+use crate::proto::event::{CallTally, Event, Origin};
 use crate::proto::peer::{PeerHint, PeerReport};
 use crate::proto::router::{ChannelBrief, RouteId, Waker};
 use crate::proto::{CallTag, Datagrams, NetworkProblem};
@@ -24,6 +24,8 @@ use crate::wire::{AbortCode, ChannelIndex, ServiceId};
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct Packets {
+    /// When they were received.
+    pub at: Instant,
     /// The packets.
     pub run: Run,
     /// What is known of the peer.
@@ -73,6 +75,8 @@ pub struct Output {
     pub datagrams: Datagrams,
     /// To whoever watches.
     pub events: Vec<Event>,
+    /// Calls begun and ended that no event tells of.
+    pub tally: CallTally,
     /// To the memory of the peer.
     pub peer: PeerReport,
     /// The next deadline; `None` = none, or none earlier than was published before.

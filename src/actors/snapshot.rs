@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use crate::proto::event::CallTally;
 use crate::proto::router::{PeerSummary, RouteId};
 use crate::proto::{CallState, Counters, Role};
 use crate::security::ConnectionIds;
@@ -68,8 +69,8 @@ pub enum SnapshotPart {
     },
     /// A connection.
     Connection(RouteId, Box<ConnectionSnapshot>),
-    /// A channel of a connection.
-    Channel(RouteId, ChannelSnapshot),
+    /// A channel of a connection, and what it has not told the endpoint yet.
+    Channel(RouteId, ChannelSnapshot, CallTally),
 }
 
 impl Snapshot {
@@ -78,6 +79,7 @@ impl Snapshot {
         let mut endpoint = None;
         let mut connections = std::collections::BTreeMap::new();
         let mut channels = Vec::new();
+        let mut tallies = Vec::new();
         for part in parts {
             match part {
                 SnapshotPart::Endpoint { local_addr, counters, peers } => {
@@ -86,7 +88,10 @@ impl Snapshot {
                 SnapshotPart::Connection(route, connection) => {
                     connections.insert(route, *connection);
                 }
-                SnapshotPart::Channel(route, channel) => channels.push((route, channel)),
+                SnapshotPart::Channel(route, channel, tally) => {
+                    channels.push((route, channel));
+                    tallies.push(tally);
+                }
             }
         }
         for (route, channel) in channels {
@@ -98,7 +103,8 @@ impl Snapshot {
         for connection in &mut connections {
             connection.channels.sort_by_key(|channel| channel.index);
         }
-        let (local_addr, counters, peers) = endpoint?;
+        let (local_addr, mut counters, peers): (_, Counters, _) = endpoint?;
+        tallies.iter().for_each(|tally| counters.add(tally));
         Some(Snapshot { local_addr, counters, peers, connections })
     }
 }

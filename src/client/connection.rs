@@ -99,7 +99,7 @@ impl Connection {
             _keep: keep,
         });
         let opened = bundle.open().await?;
-        bundle.slots[0].set(opened.keep());
+        bundle.slots[0].set(opened.keep().map(Arc::new));
         Ok(Connection { bundle })
     }
 
@@ -215,7 +215,7 @@ fn as_asked(error: CallError, deadline: Option<Duration>) -> CallError {
 
 /// Aborts a call whose future is dropped.
 struct CancelGuard {
-    connection: Option<Addr<actors::Connection>>,
+    connection: Option<Shared>,
     key: CallKey,
 }
 
@@ -246,15 +246,20 @@ struct Bundle {
 #[derive(Debug, Default)]
 struct Slot {
     calls: AtomicU32,
-    connection: Mutex<Option<Addr<actors::Connection>>>,
+    connection: Mutex<Option<Shared>>,
+    /// Held while a connection is opened: calls that come meanwhile wait for that one.
+    opening: tokio::sync::Mutex<()>,
 }
 
+/// An address whose clones cost no allocation.
+type Shared = Arc<Addr<actors::Connection>>;
+
 impl Slot {
-    fn get(&self) -> Option<Addr<actors::Connection>> {
+    fn get(&self) -> Option<Shared> {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn set(&self, connection: Option<Addr<actors::Connection>>) {
+    fn set(&self, connection: Option<Shared>) {
         *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = connection;
     }
 }
@@ -317,22 +322,22 @@ pub(super) struct Place {
 }
 
 impl Place {
-    async fn connection(&self) -> Result<Addr<actors::Connection>, ConnectError> {
+    async fn connection(&self) -> Result<Shared, ConnectError> {
         let slot = &self.bundle.slots[self.slot];
         if let Some(connection) = slot.get() {
             return Ok(connection);
         }
-        let opened = self.bundle.open().await?;
-        // Another call of the same slot may have opened one meanwhile: both use the first.
-        let mut held = slot.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.is_none() {
-            *held = opened.keep();
+        let _opening = slot.opening.lock().await;
+        if let Some(connection) = slot.get() {
+            return Ok(connection);
         }
-        held.clone().ok_or(ConnectError::Closed)
+        let opened = self.bundle.open().await?.keep().map(Arc::new);
+        slot.set(opened.clone());
+        opened.ok_or(ConnectError::Closed)
     }
 
     /// The connection takes no calls any more: the next one opens another.
-    fn forget(&self, connection: Option<Addr<actors::Connection>>) {
+    fn forget(&self, connection: Option<Shared>) {
         let slot = &self.bundle.slots[self.slot];
         let mut held = slot.connection.lock().unwrap_or_else(PoisonError::into_inner);
         if *held == connection {

@@ -1,5 +1,7 @@
 //! The channel's end of a client's call, which travels there by way of the connection.
 
+use std::sync::Arc;
+
 use actix::Addr;
 use bytes::{Bytes, BytesMut};
 use futures::channel::{mpsc, oneshot};
@@ -22,7 +24,7 @@ pub(crate) enum Answer<T> {
 /// A streaming call has its channel.
 #[derive(Debug)]
 pub(crate) struct Opened {
-    pub channel: Addr<Channel>,
+    pub channel: Arc<Addr<Channel>>,
     pub tag: CallTag,
 }
 
@@ -73,8 +75,13 @@ impl ClientPort {
         self.is_taken = true;
     }
 
+    /// Whether the user will speak to the channel itself.
+    pub(crate) fn wants_link(&self) -> bool {
+        matches!(self.kind, Kind::Stream { .. })
+    }
+
     /// The call has its channel.
-    pub(crate) fn opened(&mut self, channel: Addr<Channel>, tag: CallTag) {
+    pub(crate) fn opened(&mut self, channel: Arc<Addr<Channel>>, tag: CallTag) {
         if let Kind::Stream { opened, .. } = &mut self.kind
             && let Some(opened) = opened.take()
         {

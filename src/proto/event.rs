@@ -469,6 +469,14 @@ impl Counters {
         }
     }
 
+    /// Adds what `tally` tells.
+    pub fn add(&mut self, tally: &CallTally) {
+        self.client_calls += u64::from(tally.client_calls);
+        self.server_calls += u64::from(tally.server_calls);
+        self.calls_good += u64::from(tally.good);
+        self.calls_failed += u64::from(tally.failed);
+    }
+
     /// How many packets were ignored for this reason.
     pub fn dropped_for(&self, reason: DropReason) -> u64 {
         self.dropped[reason as usize]
@@ -485,6 +493,35 @@ pub(super) fn type_slot(packet_type: PacketType) -> usize {
     match packet_type.byte() {
         byte @ 1..=13 => usize::from(byte),
         _ => 0,
+    }
+}
+
+/// Calls begun and ended, as numbers: what travels in place of events that nobody subscribes to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CallTally {
+    /// Begun as client.
+    pub client_calls: u32,
+    /// Begun as server.
+    pub server_calls: u32,
+    /// Ended well.
+    pub good: u32,
+    /// Failed.
+    pub failed: u32,
+}
+
+impl CallTally {
+    /// Takes `event` in; `false` if it says more than these numbers can.
+    pub fn absorb(&mut self, event: &Event) -> bool {
+        match event {
+            Event::CallStarted(CallStarted { role: Role::Client, .. }) => self.client_calls += 1,
+            Event::CallStarted(CallStarted { role: Role::Server, .. }) => self.server_calls += 1,
+            Event::CallEnded(CallEnded { outcome: Ok(()), .. }) => self.good += 1,
+            // A call that a shutdown cut off is told of by itself.
+            Event::CallEnded(CallEnded { outcome: Err(CallFailure::Closed), .. }) => return false,
+            Event::CallEnded(CallEnded { outcome: Err(_), .. }) => self.failed += 1,
+            _ => return false,
+        }
+        true
     }
 }
 

@@ -46,7 +46,7 @@ impl IncomingCall {
         info: CallInfo,
         tag: CallTag,
         credit: u64,
-        channel: Addr<Channel>,
+        channel: Arc<Addr<Channel>>,
     ) -> (ServerPort, IncomingCall) {
         let (sender, events) = mpsc::unbounded();
         let link = Link::new(channel, tag, credit, events);

@@ -132,7 +132,7 @@ impl LocalEndpoint {
                     let hint = self.router.hint(route);
                     if let Some(target) = self.router.target(route) {
                         let run = Run { data: data.slice(at), stride };
-                        target.channels[channel.index()].do_send(Packets { run, hint });
+                        target.channels[channel.index()].do_send(Packets { at: now, run, hint });
                     }
                 }
                 Step::Control { route, at } => {

@@ -11,7 +11,7 @@ use crate::proto::Why;
 use crate::wire::PacketType;
 
 impl<W> Connection<W> {
-    /// A call wants a channel: it gets one now, or waits. `deadline` counts from now; waiting uses it up.
+    /// A call wants a channel: it gets one now, or waits: then the result names it for [`Connection::cancel`]. `deadline` counts from now; waiting uses it up.
     pub fn handle_start(
         &mut self,
         now: Instant,
@@ -33,7 +33,7 @@ impl<W> Connection<W> {
         let until = deadline.and_then(|deadline| now.checked_add(deadline));
         self.waiting.push_back(Waiting { key, work, since: now, until });
         self.start_waiting(now, out);
-        Some(key)
+        self.waiting.back().is_some_and(|last| last.key == key).then_some(key)
     }
 
     /// A call that waits is not wanted any more: nothing was sent for it, and no number used.
