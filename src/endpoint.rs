@@ -118,9 +118,10 @@ impl Endpoint {
         report.await.unwrap_or_default()
     }
 
-    /// Resolves when the endpoint is closed and all its connections are gone, with the reason.
-    pub async fn closed(&self) -> CloseReason {
-        self.inner.closed.clone().await
+    /// Resolves when the endpoint is closed and all its connections are gone, with the reason. Waiting for it
+    /// does not keep the endpoint open: what is returned holds no handle.
+    pub fn closed(&self) -> impl Future<Output = CloseReason> + Send + use<> {
+        self.inner.closed.clone()
     }
 
     /// The LocalEndpoint actor, for those who speak its messages.

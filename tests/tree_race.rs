@@ -434,7 +434,7 @@ async fn rc_23_a_connection_that_broke_does_not_run_its_calls_again() {
         t.send("D n1 q1 [CL] cid00123450 \"new\"").await;
         t.expect(&["D n1 q1 [L] cid00123450 \"new\""]);
         // Not for ever: nobody sends copies after so long a time.
-        t.pass(secs(11)).await.take_left();
+        t.pass(secs(21)).await.take_left();
         t.done().await;
     }
 }

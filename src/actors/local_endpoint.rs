@@ -257,7 +257,9 @@ impl LocalEndpoint {
         }
         log::error!("a connection broke: its calls are over");
         self.router.start_rejecting(route);
-        self.lost.push_back((after(self.config.server.aborted_linger), route));
+        // So long as a client may go on sending, if it is as patient as we are.
+        let config = &self.config.server;
+        self.lost.push_back((after(config.aborted_linger.max(config.call.dead_timeout)), route));
     }
 
     /// Everything that is due at `now`.
