@@ -167,6 +167,8 @@ impl Link {
 
     /// Room to write: at least one byte.
     pub fn poll_room(&mut self, task: &mut Context<'_>) -> Poll<Result<u64, StreamError>> {
+        // A failure stops a writer at once, however much room it has.
+        while self.failure.is_none() && self.poll_event(task).is_ready() {}
         loop {
             if let Some(failure) = self.failure {
                 return Poll::Ready(Err(failure.into()));

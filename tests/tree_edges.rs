@@ -333,3 +333,59 @@ async fn an_endpoint_that_breaks_on_a_thread_of_its_own_ends_its_tree_first() {
         assert_eq!(connection.call("x").await, Err(CallError::Connect(ConnectError::Closed)));
     }
 }
+
+/// It has room for a whole window, which nobody will read.
+#[actix_rt::test]
+async fn a_writer_learns_of_a_failure_at_its_next_write() {
+    let pair = pair().await;
+    pair.server.offer(1, async |call: IncomingCall| {
+        let mut reply = call.into_reply();
+        reply.write("some").await?;
+        reply.flush_now()?;
+        tokio::time::sleep(secs(1)).await;
+        assert_eq!(
+            reply.write("more").await,
+            Err(StreamError::Failed(CallFailure::PeerAborted(AbortCode::USER_ABORT)))
+        );
+        Err::<(), _>(ServiceFault(AbortCode(1)))
+    });
+    let connection = pair.connect(1).await;
+    let mut reply = connection.open_call(CallOptions::default()).await.unwrap().finish().unwrap();
+    assert_eq!(reply.next().await.unwrap().unwrap(), "some");
+    drop(reply);
+    tokio::time::sleep(secs(2)).await;
+    let counters = pair.server.inspect().await.unwrap().counters;
+    assert_eq!((counters.aborts_sent, counters.server_calls), (0, 1));
+}
+
+/// The System ends with calls under way: users elsewhere get an answer.
+#[test]
+fn a_system_that_ends_without_a_shutdown_leaves_nobody_waiting() {
+    for _ in 0..20 {
+        let hub = MemoryHub::new();
+        let _silent = hub.bind(at(7009)).unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
+        let (_, source) = hub.bind_source(at(7001)).unwrap();
+        let system = std::thread::spawn(move || {
+            let system = actix_rt::System::new();
+            system.block_on(async {
+                let endpoint = Endpoint::builder().network(source).start().await.unwrap();
+                tell.send(endpoint).unwrap();
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            });
+        });
+        let client = told.recv().unwrap();
+        futures::executor::block_on(async {
+            let connection = client.connect(at(7009), 1).await.unwrap();
+            let mut stream = connection.open_call(CallOptions::default()).await.unwrap();
+            let (whole, streamed) = futures::join!(connection.call("x"), stream.failed());
+            assert!(matches!(whole, Err(CallError::Failed(_))), "{whole:?}");
+            assert!(matches!(streamed, CallFailure::Broken | CallFailure::Closed), "{streamed:?}");
+            assert_eq!(client.closed().await, CloseReason::Broken);
+            assert_eq!(connection.call("x").await, Err(CallError::Connect(ConnectError::Closed)));
+            assert!(client.inspect().await.is_none());
+            client.shutdown(secs(1)).await;
+        });
+        system.join().unwrap();
+    }
+}
