@@ -313,7 +313,8 @@ impl Link {
                     (CallFailure::Deadline(_), Some(asked)) => CallFailure::Deadline(asked),
                     _ => failure,
                 });
-                self.is_finished = true;
+                // Where calls are not taken over, the channel waits until its application has let go of it.
+                self.is_finished = failure != CallFailure::Overtaken;
             }
             Some(Notice::Acknowledged(wholly)) => {
                 self.acknowledged = Some(wholly);

@@ -28,16 +28,19 @@ fn bytes(hex: &str) -> Vec<u8> {
     digits.chunks(2).map(pair).collect()
 }
 
+/// Datagrams, each with its destination.
+type Sent = Vec<(SocketAddr, Vec<u8>)>;
+
 /// A mocked network, the datagrams that it receives, and those that were sent on it.
 struct Wire {
     receive: mpsc::UnboundedSender<Vec<u8>>,
-    sent: Arc<Mutex<Vec<(SocketAddr, Vec<u8>)>>>,
+    sent: Arc<Mutex<Sent>>,
 }
 
 impl Wire {
     fn new() -> (Wire, MockNetwork) {
         let (receive, mut received) = mpsc::unbounded::<Vec<u8>>();
-        let sent = Arc::new(Mutex::new(Vec::new()));
+        let sent = Arc::new(Mutex::new(Sent::new()));
         let mut network = MockNetwork::new();
         network.expect_local_addr().return_const(SocketAddr::from(([192, 0, 2, 2], 7000)));
         network.expect_max_segments().return_const(1usize);
