@@ -114,7 +114,8 @@ impl From<StreamError> for CallError {
 /// What a shutdown cut off.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ShutdownReport {
-    /// Calls that were still running when the grace was over.
+    /// Calls that were still running when the grace was over. Those of which no packet had been sent are not
+    /// among them: nothing is lost with them.
     pub calls_cut: usize,
     /// Connections that were still there then.
     pub connections_closed: usize,

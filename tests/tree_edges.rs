@@ -389,3 +389,31 @@ fn a_system_that_ends_without_a_shutdown_leaves_nobody_waiting() {
         system.join().unwrap();
     }
 }
+
+/// No Tokio, no actix: every channel is taken, and the deadline of the next call passes all the same.
+#[test]
+fn deadlines_pass_also_where_there_is_no_runtime() {
+    let hub = MemoryHub::new();
+    let _silent = hub.bind(at(7009)).unwrap();
+    let (_, source) = hub.bind_source(at(7001)).unwrap();
+    futures::executor::block_on(async {
+        let client = Endpoint::builder().network(source).start().await.unwrap();
+        let options = ConnectOptions { connections_max: 1, ..ConnectOptions::default() };
+        let connection = client.connect_with(at(7009), 1, options).await.unwrap();
+        let mut open = Vec::new();
+        for _ in 0..4 {
+            open.push(connection.open_call(CallOptions::default()).await.unwrap());
+        }
+        let deadline = Duration::from_millis(30);
+        let late = connection.call_with("x", CallOptions::within(deadline)).await;
+        assert_eq!(late, Err(CallError::Failed(CallFailure::Deadline(deadline))));
+        open.pop();
+        let late = connection.call_with("x", CallOptions::within(deadline)).await;
+        assert_eq!(late, Err(CallError::Failed(CallFailure::Deadline(deadline))));
+        let waits = connection.call_with("x", CallOptions::within(secs(100)));
+        open.push(connection.open_call(CallOptions::default()).await.unwrap());
+        let (cut, report) = futures::join!(waits, client.shutdown(Duration::from_millis(20)));
+        assert_eq!((cut.is_err(), report.calls_cut), (true, 0));
+        client.closed().await;
+    });
+}

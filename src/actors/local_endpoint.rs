@@ -17,7 +17,7 @@ use super::lifetime::{ChildGone, Children, Held};
 use super::marks::Mark;
 use super::messages::{
     ChannelReplaced, Connect, Connected, Drain, Draining, Due, Inspect, OfferService, Output,
-    Packets, Shutdown, Unreachable,
+    Packets, Shutdown, Unreachable, Wake,
 };
 use super::snapshot::SnapshotPart;
 use crate::error::{CloseReason, ConnectError, ShutdownReport};
@@ -458,6 +458,21 @@ impl Handler<Connect> for LocalEndpoint {
         self.take_router_output();
         // Lost on its way, it is closed.
         let _ = connect.reply.send(opened.map(Connected::new));
+    }
+}
+
+impl Handler<Wake> for LocalEndpoint {
+    type Result = ();
+
+    fn handle(&mut self, message: Wake, _: &mut Context<LocalEndpoint>) {
+        let Wake { after, mut reply } = message;
+        actix_rt::spawn(async move {
+            let asked = tokio::time::timeout(after, reply.cancellation()).await;
+            if asked.is_err() {
+                // Whoever does not wait any more does not want to know.
+                let _ = reply.send(());
+            }
+        });
     }
 }
 

@@ -251,6 +251,16 @@ pub struct OfferService {
     pub options: ServiceOptions,
 }
 
+/// User to endpoint: tell me when so much time has passed. Users may be where there is no clock.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Wake {
+    /// How much.
+    pub after: std::time::Duration,
+    /// Told then.
+    pub reply: oneshot::Sender<()>,
+}
+
 /// User to everybody: say what you are at.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]

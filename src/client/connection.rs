@@ -9,12 +9,13 @@ use std::time::Duration;
 use actix::Addr;
 use bytes::Bytes;
 use futures::channel::{mpsc, oneshot};
+use futures::future::{Either, select};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::port::{Answer, ClientPort};
 use super::streaming::RequestWriter;
 use crate::actors::lifetime::Held;
-use crate::actors::messages::{CallKey, CancelCall, Close, Connect, Connected, StartCall};
+use crate::actors::messages::{CallKey, CancelCall, Close, Connect, Connected, StartCall, Wake};
 use crate::actors::{self, LocalEndpoint};
 use crate::error::{CallError, ConnectError};
 use crate::proto::CallFailure;
@@ -166,16 +167,7 @@ impl Connection {
         let start = Start { user_status: options.user_status, ..start };
         let bundle =
             if options.exclusive { self.bundle.alone().await? } else { self.bundle.clone() };
-        let permit = match options.deadline {
-            None => bundle.places.clone().acquire_owned().await,
-            Some(deadline) => {
-                let wait = bundle.places.clone().acquire_owned();
-                tokio::time::timeout(deadline, wait)
-                    .await
-                    .map_err(|_| CallFailure::Deadline(deadline))?
-            }
-        };
-        let Ok(permit) = permit else { return Err(ConnectError::Closed.into()) };
+        let permit = bundle.permit(options.deadline).await?;
         let place = bundle.place(permit);
         for _ in 0..TRIES_MAX {
             let connection = place.connection().await?;
@@ -265,6 +257,24 @@ impl Slot {
 }
 
 impl Bundle {
+    /// The right to a channel, within `deadline`. The endpoint watches the time: users may be where there is
+    /// no clock of Tokio's.
+    async fn permit(&self, deadline: Option<Duration>) -> Result<OwnedSemaphorePermit, CallError> {
+        let closed = |_| CallError::from(ConnectError::Closed);
+        if let Ok(permit) = self.places.clone().try_acquire_owned() {
+            return Ok(permit);
+        }
+        let permit = self.places.clone().acquire_owned();
+        let Some(deadline) = deadline else { return permit.await.map_err(closed) };
+        let (reply, passed) = oneshot::channel();
+        self.endpoint.do_send(Wake { after: deadline, reply });
+        match select(Box::pin(permit), passed).await {
+            Either::Left((permit, _)) => permit.map_err(closed),
+            Either::Right((Ok(()), _)) => Err(CallFailure::Deadline(deadline).into()),
+            Either::Right((Err(oneshot::Canceled), _)) => Err(ConnectError::Closed.into()),
+        }
+    }
+
     async fn open(&self) -> Result<Connected, ConnectError> {
         let (reply, answer) = oneshot::channel();
         self.endpoint.do_send(Connect {
