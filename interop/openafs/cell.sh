@@ -260,7 +260,7 @@ up() {
         spawn krb5kdc krb5kdc -n -r "$REALM" -P "$DIR/run/kdc.pid"
         if [ ! -e "$DIR/etc/server/KeyFileExt" ]; then
             local kvno
-            kvno=$(klist -k "$DIR/krb5/afs.keytab" | awk '/afs\//{print $1; exit}')
+            kvno=$(klist -k "$DIR/krb5/afs.keytab" | awk '$2 ~ "^afs/" {print $1; exit}')
             inns asetkey add rxkad_krb5 "$kvno" 18 "$DIR/krb5/afs.keytab" "afs/$CELL" \
                 || { down; die "asetkey failed"; }
         fi

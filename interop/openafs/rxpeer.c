@@ -79,7 +79,7 @@ static int o_code = 4711;
 static int o_mtu, o_window, o_udpbuf, o_nojumbo, o_dead, o_hard, o_idle;
 static int o_frags, o_drop, o_droprecv, o_procs = 16, o_nostats, o_hot;
 static int o_verify, o_stats, o_quiet, o_service = SERVICE, o_tkt4;
-static int o_checkreach, o_showkey;
+static int o_checkreach, o_showkey, o_expired;
 static int o_pace;			/* microseconds the client sleeps per chunk */
 static int o_opcode = -1;		/* sent instead of the operation's own number */
 static const char *o_bind, *o_krb5, *o_confdir, *o_name = "admin", *o_port_s;
@@ -233,6 +233,9 @@ static int getkey_enctype(void *rock, int kvno, int enctype, void *k, size_t *le
 
 static struct rx_securityClass *client_security(int *idx)
 {
+    /* A server forgives clocks that differ by a quarter of an hour. */
+    time_t begin = time(0) - (o_expired ? 7200 : 300);
+    time_t end = o_expired ? begin + 60 : begin + 36300;
     static char ticket[MAXKTCTICKETLEN];
     int len = sizeof(ticket), kvno = o_kvno, code;
     if (o_level < 0) {
@@ -293,12 +296,12 @@ static struct rx_securityClass *client_security(int *idx)
 	if (o_keylen != 8)
 	    die("--ticket4 needs a DES key");
 	memcpy(&sk, o_key, 8);
-	code = tkt_MakeTicket(ticket, &len, &sk, "rxtest", "", "", time(0) - 300,
-			      time(0) + 36000, &o_session, 0, "afs", "");
+	code = tkt_MakeTicket(ticket, &len, &sk, "rxtest", "", "", begin, end,
+			      &o_session, 0, "afs", "");
     } else
 	code = tkt_MakeTicket5(ticket, &len, o_enctype, &kvno, o_key, o_keylen,
-			       "rxtest", "", "RXTEST.LOCAL", time(0) - 300,
-			       time(0) + 36000, &o_session, "afs", "");
+			       "rxtest", "", "RXTEST.LOCAL", begin, end,
+			       &o_session, "afs", "");
     if (code)
 	die("making the ticket failed: %d", code);
     return rxkad_NewClientSecurityObject(o_level, &o_session, kvno, len, ticket);
@@ -945,7 +948,7 @@ static void usage(void)
 "    setacl fsfile (fileserver), ptsuser (ptserver)\n"
 "security:  --security null|rxkad-clear|rxkad-auth|rxkad-crypt\n"
 "   --require (server: refuse less)  --key ENCTYPE:KVNO:HEX  --session HEX\n"
-"   --ticket4 (Kerberos 4 ticket)  --krb5 PRINCIPAL [--showkey]  --confdir DIR\n"
+"   --ticket4 (Kerberos 4 ticket)  --expired  --krb5 PRINCIPAL [--showkey]  --confdir DIR\n"
 "load:      --bytes N --send N --recv N --count N --threads N --conns N\n"
 "   --chunk N --pace USEC --code N --after N --delay USEC --verify --opcode N\n"
 "transport: --bind ADDR --localport N --mtu N --frags N --nojumbo --window N\n"
@@ -961,7 +964,7 @@ int main(int argc, char **argv)
     enum { B = 1000, SEC, REQ, KEY, SES, T4, KRB, CONF, BYTES, SENDB, RECVB, COUNT,
 	THREADS, CONNS, CHUNK, CODE, AFTER, DELAY, VERIFY, BIND, LPORT, MTU, FRAGS,
 	NOJ, WIN, UDPB, DROP, DROPR, DEAD, HARD, IDLE, PROCS, HOT, NOST, REACH,
-	SVC, STATS, QUIET, PACE, OPCODE, VOL, VNODE, UNIQ, NAME, SHOWKEY };
+	SVC, STATS, QUIET, PACE, OPCODE, VOL, VNODE, UNIQ, NAME, SHOWKEY, EXPIRED };
     static const struct option lo[] = {
 	{"security", 1, 0, SEC}, {"require", 0, 0, REQ}, {"key", 1, 0, KEY},
 	{"session", 1, 0, SES}, {"ticket4", 0, 0, T4}, {"krb5", 1, 0, KRB},
@@ -978,7 +981,7 @@ int main(int argc, char **argv)
 	{"quiet", 0, 0, QUIET}, {"vol", 1, 0, VOL}, {"vnode", 1, 0, VNODE},
 	{"uniq", 1, 0, UNIQ}, {"name", 1, 0, NAME},
 	{"pace", 1, 0, PACE}, {"opcode", 1, 0, OPCODE},
-	{"showkey", 0, 0, SHOWKEY}, {0, 0, 0, 0}
+	{"showkey", 0, 0, SHOWKEY}, {"expired", 0, 0, EXPIRED}, {0, 0, 0, 0}
     };
     int c, i;
     char *p;
@@ -1052,6 +1055,7 @@ int main(int argc, char **argv)
 	case VNODE: o_vnode = atol(optarg); break;
 	case UNIQ: o_uniq = atol(optarg); break;
 	case SHOWKEY: o_showkey = 1; break;
+	case EXPIRED: o_expired = 1; break;
 	case PACE: o_pace = atoi(optarg); break;
 	case OPCODE: o_opcode = atoi(optarg); break;
 	case NAME: o_name = optarg; break;

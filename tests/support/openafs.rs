@@ -347,6 +347,9 @@ pub struct Load {
     pub slow: Option<(u32, u32)>,
     /// For the caller's command line, as it stands.
     pub options: Vec<&'static str>,
+    /// Security options of the caller, and what the table calls them.
+    pub credentials: Vec<String>,
+    pub note: String,
     pub limit_s: u64,
     pub expect: Expect,
 }
@@ -361,6 +364,8 @@ impl Load {
             connections: 1,
             slow: None,
             options: Vec::new(),
+            credentials: Vec::new(),
+            note: String::new(),
             limit_s: 60,
             expect: Expect::Good,
         }
@@ -378,6 +383,11 @@ impl Load {
 
     pub fn options(mut self, options: &[&'static str]) -> Load {
         self.options.extend(options);
+        self
+    }
+
+    pub fn credentials(mut self, note: &str, options: Vec<String>) -> Load {
+        (self.note, self.credentials) = (note.to_owned(), options);
         self
     }
 
@@ -407,7 +417,7 @@ impl Load {
             c.args(["--connections", &self.connections.to_string()]);
             c.args(["--timeout", &self.limit_s.to_string()]);
         }
-        c.arg("--json").args(&self.options);
+        c.arg("--json").args(&self.options).args(&self.credentials);
         c
     }
 
@@ -421,7 +431,7 @@ impl Load {
         if let Some((piece, micros)) = self.slow {
             c.args(["--after", &piece.to_string(), "--delay", &micros.to_string()]);
         }
-        c.args(&self.options);
+        c.args(&self.options).args(&self.credentials);
         c
     }
 }
@@ -455,21 +465,18 @@ impl Table {
 
     /// Runs one load against the server at `port`.
     pub fn load(&mut self, rig: &Rig, way: Way, port: u16, load: &Load) {
-        let limit_s = load.limit_s + 5;
-        let ran = match way {
-            Way::OursToOpenAfs => run(&mut load.ours(port), limit_s),
-            Way::OpenAfsToOurs => run(&mut load.openafs(rig, port), limit_s),
-        };
-        let good = match way {
-            Way::OursToOpenAfs => ours_is(&ran, load.expect),
-            Way::OpenAfsToOurs => openafs_is(&ran, load.expect),
-        };
-        let mut options = load.options.join(" ");
+        let (ran, good) = attempt(rig, way, port, load);
+        let mut options = format!("{} {}", load.note, load.options.join(" "));
         if let Some((piece, micros)) = load.slow {
             options = format!("{piece} per {micros} us {options}");
         }
         let what = (load.op, load.bytes, load.parallel, load.connections);
         self.row(way, what, options.trim(), &ran, good);
+    }
+
+    /// Runs one load, and says whether it went as expected; nothing is printed.
+    pub fn try_load(rig: &Rig, way: Way, port: u16, load: &Load) -> bool {
+        attempt(rig, way, port, load).1
     }
 
     /// `rx call` with a request made by hand.
@@ -535,6 +542,22 @@ impl Table {
         let seconds = self.began.elapsed().as_secs_f64();
         say(&format!("-- {}: {} of {} bad, {seconds:.1} s", self.title, self.bad.len(), self.rows));
         assert!(self.bad.is_empty(), "{}:\n{}", self.title, self.bad.join("\n"));
+    }
+}
+
+fn attempt(rig: &Rig, way: Way, port: u16, load: &Load) -> (Ran, bool) {
+    let limit_s = load.limit_s + 5;
+    match way {
+        Way::OursToOpenAfs => {
+            let ran = run(&mut load.ours(port), limit_s);
+            let good = ours_is(&ran, load.expect);
+            (ran, good)
+        }
+        Way::OpenAfsToOurs => {
+            let ran = run(&mut load.openafs(rig, port), limit_s);
+            let good = openafs_is(&ran, load.expect);
+            (ran, good)
+        }
     }
 }
 
