@@ -1,0 +1,118 @@
+//! What the examples for a real AFS cell share: who we are, and a little XDR.
+//!
+//! ```text
+//! --ccache FILE --principal afs/CELL   a user, with the ticket that kinit and kvno left
+//! --key-file FILE [--as NAME[@REALM]]  anybody, by a server's KeyFileExt; `afs`, who may do everything, if
+//!                                      nobody is named
+//! --level clear|auth|crypt             crypt if nothing is said
+//! ```
+#![allow(dead_code)] // each example uses a part of it
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
+
+use rxrpc::security::rxkad::Token;
+use rxrpc::security::rxkad::keys::ServerKeys;
+use rxrpc::security::rxkad::keys::ccache::Ccache;
+use rxrpc::security::{Level, Principal, rxkad_client};
+use rxrpc::{CallOptions, ConnectOptions};
+
+pub type Problem = Box<dyn Error>;
+
+/// Longest time of one call.
+pub const DEADLINE: Duration = Duration::from_secs(120);
+
+pub fn options() -> CallOptions {
+    CallOptions::within(DEADLINE)
+}
+
+/// The command line: what stands alone, and the values of options.
+pub struct Arguments {
+    pub plain: Vec<String>,
+    options: HashMap<String, String>,
+}
+
+impl Arguments {
+    pub fn read() -> Result<Arguments, Problem> {
+        let mut arguments = std::env::args().skip(1);
+        let (mut plain, mut options) = (Vec::new(), HashMap::new());
+        while let Some(argument) = arguments.next() {
+            match argument.strip_prefix("--") {
+                Some(name) => {
+                    let value = arguments.next().ok_or(format!("--{name} needs a value"))?;
+                    options.insert(name.to_owned(), value);
+                }
+                None => plain.push(argument),
+            }
+        }
+        Ok(Arguments { plain, options })
+    }
+
+    pub fn option(&self, name: &str) -> Option<&str> {
+        self.options.get(name).map(String::as_str)
+    }
+
+    pub async fn server(&self) -> Result<SocketAddr, Problem> {
+        let host = self.plain.first().ok_or("no HOST:PORT")?;
+        let mut addresses = tokio::net::lookup_host(host).await?;
+        addresses.find(|address| address.is_ipv4()).ok_or("no IPv4 address".into())
+    }
+
+    fn level(&self) -> Result<Level, Problem> {
+        match self.option("level") {
+            Some("clear") => Ok(Level::Clear),
+            Some("auth") => Ok(Level::Auth),
+            Some("crypt") | None => Ok(Level::Crypt),
+            Some(other) => Err(format!("--level {other}: clear, auth or crypt").into()),
+        }
+    }
+
+    fn token(&self) -> Result<Token, Problem> {
+        let now = SystemTime::now();
+        if let Some(file) = self.option("ccache") {
+            let server = self.option("principal").ok_or("--ccache needs --principal")?;
+            return Ok(Ccache::load(file)?.token(server, now)?);
+        }
+        let file = self.option("key-file").ok_or("no --ccache and no --key-file")?;
+        let whom = self.option("as").unwrap_or("afs");
+        let (name, cell) = whom.split_once('@').unwrap_or((whom, ""));
+        let client = Principal { name: name.into(), instance: "".into(), cell: cell.into() };
+        let hour = Duration::from_secs(3600);
+        Ok(ServerKeys::load(file)?.print_token(&client, now, hour, &rand::random())?)
+    }
+
+    /// How to connect: as who, and with how much encryption.
+    pub fn connect_options(&self) -> Result<ConnectOptions, Problem> {
+        let security = rxkad_client(self.token()?, self.level()?);
+        Ok(ConnectOptions { security, ..ConnectOptions::default() })
+    }
+}
+
+/// 32-bit big-endian words.
+pub fn words(words: &[u32]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_be_bytes()).collect()
+}
+
+/// A string: its length, its bytes, zeros up to a multiple of four.
+pub fn string(text: &str) -> Vec<u8> {
+    let mut bytes = words(&[text.len() as u32]);
+    bytes.extend_from_slice(text.as_bytes());
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
+
+/// A fixed array of characters: a word for each.
+pub fn chars(text: &str, length: usize) -> Vec<u8> {
+    text.bytes().chain(std::iter::repeat(0)).take(length).flat_map(|c| words(&[c.into()])).collect()
+}
+
+/// The words of a reply that consists of such.
+pub fn all_words(reply: &[u8]) -> Result<Vec<u32>, Problem> {
+    let (words, rest) = reply.as_chunks();
+    if !rest.is_empty() {
+        return Err(format!("{} bytes are no words", reply.len()).into());
+    }
+    Ok(words.iter().map(|word| u32::from_be_bytes(*word)).collect())
+}

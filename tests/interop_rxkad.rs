@@ -1,0 +1,316 @@
+//! rxkad between our binaries and OpenAFS's Rx library, both ways round.
+//!
+//! Each side is told the same key and makes its own ticket; `tests/interop_cell_rxkad.rs` uses those of a KDC.
+//! Needs OpenAFS's packages, and is short or long, as `tests/interop_openafs.rs`.
+
+#[path = "support/openafs.rs"]
+mod openafs;
+
+use openafs::{BOTH_WAYS, Expect, Load, Rig, Server, Table, Way};
+use openafs::{echo_server, full, number, ours, rig, run, serial};
+
+const LEVELS: [&str; 3] = ["clear", "auth", "crypt"];
+
+/// Enctype 18, as in the captures.
+const AES: &str = "18:1:000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+/// Single DES.
+const DES: &str = "1:2:a7838acbc783ec94";
+const SESSION: &str = "0123456789abcdef";
+
+const OPERATIONS: [&str; 6] = ["send", "recv", "rpc", "echo", "sum", "pattern"];
+
+/// Full packets carry 1412 (clear), 1408 (auth) or 1400 (crypt) bytes of ours, from OpenAFS 4 more at each
+/// level but crypt; requests and replies have words around what is counted here.
+const SIZES: [u64; 12] = [0, 1, 3, 4, 1376, 1380, 1392, 1396, 1400, 1412, 64 * 1024, 1 << 20];
+const SIZES_SHORT: [u64; 4] = [0, 1380, 1396, 64 * 1024];
+
+const PARALLEL: [(u32, u32); 4] = [(1, 1), (4, 1), (16, 1), (16, 4)];
+const PARALLEL_SHORT: [(u32, u32); 2] = [(4, 1), (16, 4)];
+
+// What both sides abort with.
+const NO_SUCH_CLASS: i32 = -2;
+const LEVEL_FAIL: i32 = 19_270_402;
+const BAD_TICKET: i32 = 19_270_407;
+const UNKNOWN_KEY: i32 = 19_270_408;
+const EXPIRED: i32 = 19_270_409;
+
+/// The caller's options: what is particular comes behind.
+fn credentials(way: Way, level: &str, key: &str, more: &[&str]) -> Vec<String> {
+    let mut options: Vec<String> = match way {
+        Way::OursToOpenAfs => ["--security", "rxkad", "--level", level].map(String::from).into(),
+        Way::OpenAfsToOurs => vec!["--security".into(), format!("rxkad-{level}")],
+    };
+    options.extend(["--key", key, "--session", SESSION].map(String::from));
+    options.extend(more.iter().copied().map(String::from));
+    options
+}
+
+/// A server that demands rxkad at this level at least.
+fn server(rig: &Rig, way: Way, level: &str, key: &str) -> Server {
+    match way {
+        Way::OursToOpenAfs => {
+            rig.peer(&["--security", &format!("rxkad-{level}"), "--require", "--key", key])
+        }
+        Way::OpenAfsToOurs => {
+            let options = ["--security", "rxkad", "--require", "--key", key, "--minimum-level"];
+            echo_server(&[&options[..], &[level]].concat())
+        }
+    }
+}
+
+fn load(way: Way, op: &'static str, bytes: u64, level: &str, key: &str, more: &[&str]) -> Load {
+    Load::new(op, bytes).credentials(level, credentials(way, level, key, more))
+}
+
+fn matrix(rig: &Rig, way: Way, title: &'static str) {
+    let mut table = Table::new(title);
+    let server = server(rig, way, "clear", AES);
+    let sizes = if full() { &SIZES[..] } else { &SIZES_SHORT[..] };
+    let at_once = if full() { &PARALLEL[..] } else { &PARALLEL_SHORT[..] };
+    for level in LEVELS {
+        for op in OPERATIONS {
+            for &bytes in sizes {
+                for &(parallel, connections) in at_once {
+                    let load = load(way, op, bytes, level, AES, &[]);
+                    let mut load = load.parallel(parallel, connections);
+                    if bytes < 2000 {
+                        load.calls *= 3; // the channel's next call acknowledges the last one
+                    }
+                    table.load(rig, way, server.port, &load);
+                }
+            }
+        }
+    }
+    server.stop();
+    table.finish();
+}
+
+#[test]
+fn every_level_operation_and_size_against_an_openafs_server() {
+    let _one = serial();
+    let Some(rig) = rig() else { return };
+    matrix(rig, Way::OursToOpenAfs, "rxkad, all operations, our client");
+}
+
+#[test]
+fn every_level_operation_and_size_from_an_openafs_client() {
+    let _one = serial();
+    let Some(rig) = rig() else { return };
+    matrix(rig, Way::OpenAfsToOurs, "rxkad, all operations, our server");
+}
+
+#[test]
+fn each_kind_of_ticket_is_accepted() {
+    let _one = serial();
+    let Some(rig) = rig() else { return };
+    let mut table = Table::new("kinds of tickets");
+    let half = "17:3:000102030405060708090a0b0c0d0e0f";
+    let rc4 = "23:4:00112233445566778899aabbccddeeff";
+    // What, the key, more options of the client, whether OpenAFS can make it.
+    let kinds: [(&str, &str, &[&str], bool); 7] = [
+        ("Kerberos 4, DES", DES, &["--ticket4"], true),
+        ("213, DES-CBC-CRC", DES, &[], false),
+        ("213, DES-CBC-MD4", "2:2:a7838acbc783ec94", &[], false),
+        ("213, DES-CBC-MD5", "3:2:a7838acbc783ec94", &[], false),
+        ("213, AES-128", half, &[], true),
+        ("213, AES-256", AES, &[], true),
+        ("213, RC4", rc4, &[], true),
+    ];
+    for (kind, key, more, openafs_makes_it) in kinds {
+        for way in BOTH_WAYS {
+            if way == Way::OpenAfsToOurs && !openafs_makes_it {
+                continue;
+            }
+            let server = server(rig, way, "clear", key);
+            for level in LEVELS {
+                let note = format!("{level}, {kind}");
+                let load = Load::new("echo", 20_000)
+                    .credentials(&note, credentials(way, level, key, more));
+                table.load(rig, way, server.port, &load);
+            }
+            server.stop();
+        }
+    }
+    table.finish();
+}
+
+#[test]
+fn tickets_that_openafs_cannot_make_or_read_work_between_our_two_sides() {
+    let _one = serial();
+    let Some(rig) = rig() else { return };
+    let mut table = Table::new("AES with SHA-2, ours with ours");
+    for key in [
+        "19:1:000102030405060708090a0b0c0d0e0f",
+        "20:300:000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f",
+    ] {
+        let server = server(rig, Way::OpenAfsToOurs, "crypt", key);
+        let mut command = std::process::Command::new(ours(openafs::Ours::Rx));
+        command.args(["perf", &server.address(), "echo", "--bytes", "20000", "--json"]);
+        command.args(credentials(Way::OursToOpenAfs, "crypt", key, &[]));
+        let ran = run(&mut command, 20);
+        table.check(&format!("enctype {}", &key[..2]), ran.code == Some(0), &format!("{ran:?}"));
+        server.stop();
+    }
+    table.finish();
+}
+
+#[test]
+fn bulk_is_moved_at_every_level() {
+    let _one = serial();
+    let Some(rig) = rig() else { return };
+    let mut table = Table::new("rxkad, bulk");
+    let bytes = if full() { 50_000_000 } else { 2_000_000 };
+    for way in BOTH_WAYS {
+        let server = server(rig, way, "clear", AES);
+        for level in LEVELS {
+            for op in ["send", "recv", "sum", "pattern"] {
+                let load = load(way, op, bytes, level, AES, &[]).limit_s(90);
+                table.load(rig, way, server.port, &load);
+            }
+        }
+        server.stop();
+    }
+    table.finish();
+}
+
+#[test]
+fn loss_repeats_and_reordering_are_survived_at_every_level() {
+    let _one = serial();
+    let Some(rig) = rig() else { return };
+    let mut table = Table::new("rxkad through a relay: 5 % lost, 3 % repeated, 5 % late");
+    let faults = ["--drop", "5", "--dup", "3", "--reorder", "5", "--delay", "1", "--seed", "7"];
+    let sizes = if full() { &[1, 20_000, 200_000][..] } else { &[20_000][..] };
+    for way in BOTH_WAYS {
+        let server = server(rig, way, "clear", AES);
+        let relay = rig.relay(&server, &faults);
+        for level in LEVELS {
+            for op in ["sum", "pattern", "echo"] {
+                for &bytes in sizes {
+                    table.load(rig, way, relay.port, &load(way, op, bytes, level, AES, &[]));
+                }
+            }
+            let many = load(way, "sum", 5_000, level, AES, &[]).parallel(16, 4);
+            table.load(rig, way, relay.port, &many);
+        }
+        relay.stop();
+        server.stop();
+    }
+    table.finish();
+}
+
+#[test]
+fn jumbograms_are_sealed_packet_by_packet() {
+    // OpenAFS joins packets that are full to the last byte; at crypt, with a multiple of eight, none is.
+    let _one = serial();
+    let Some(rig) = rig() else { return };
+    let mut table = Table::new("rxkad, jumbograms from OpenAFS");
+    let largest = |totals: &str, way: &str| number(totals, &format!("largest_{way}")).unwrap_or(0);
+    for level in LEVELS {
+        let peer = server(rig, Way::OursToOpenAfs, level, AES);
+        let relay = rig.relay(&peer, &[] as &[&str]);
+        let way = Way::OursToOpenAfs;
+        let received = load(way, "pattern", 1 << 20, level, AES, &[]).options(&["--jumbo", "4"]);
+        table.load(rig, way, relay.port, &received);
+        let size = largest(&relay.stop(), "down");
+        table.check(
+            &format!("{level}: a datagram of {size} bytes came"),
+            size > 1444,
+            "no jumbogram",
+        );
+        peer.stop();
+
+        let options = ["--security", "rxkad", "--require", "--key", AES, "--jumbo", "4"];
+        let ours = echo_server(&options);
+        let relay = rig.relay(&ours, &[] as &[&str]);
+        let way = Way::OpenAfsToOurs;
+        table.load(rig, way, relay.port, &load(way, "sum", 1 << 20, level, AES, &[]));
+        let size = largest(&relay.stop(), "up");
+        table.check(
+            &format!("{level}: a datagram of {size} bytes came"),
+            size > 1444,
+            "no jumbogram",
+        );
+        ours.stop();
+    }
+    table.finish();
+}
+
+#[test]
+fn who_is_not_good_enough_is_told_why() {
+    let _one = serial();
+    let Some(rig) = rig() else { return };
+    let mut table = Table::new("refusals");
+    let wrong = AES.replace(":0001", ":ff01");
+    let unknown = AES.replace(":1:", ":9:");
+    for way in BOTH_WAYS {
+        let server = server(rig, way, "auth", AES);
+        let mut refused = |note: &str, options: Vec<String>, code| {
+            let load = Load::new("sum", 1000).credentials(note, options);
+            table.load(rig, way, server.port, &load.expect(Expect::Abort(code)).limit_s(20));
+        };
+        refused("wrong key", credentials(way, "crypt", &wrong, &[]), BAD_TICKET);
+        refused("unknown key version", credentials(way, "crypt", &unknown, &[]), UNKNOWN_KEY);
+        refused("no DES key there", credentials(way, "crypt", DES, &["--ticket4"]), UNKNOWN_KEY);
+        refused("expired", credentials(way, "crypt", AES, &["--expired"]), EXPIRED);
+        refused("level too low", credentials(way, "clear", AES, &[]), LEVEL_FAIL);
+        refused("null", vec!["--security".into(), "null".into()], NO_SUCH_CLASS);
+        // And the server serves on.
+        for level in ["auth", "crypt"] {
+            table.load(rig, way, server.port, &load(way, "sum", 10_000, level, AES, &[]));
+        }
+        server.stop();
+    }
+    // Where it is not required, both are served.
+    for way in BOTH_WAYS {
+        let server = match way {
+            Way::OursToOpenAfs => rig.peer(&["--security", "rxkad-crypt", "--key", AES]),
+            Way::OpenAfsToOurs => {
+                echo_server(&["--security", "rxkad", "--key", AES, "--minimum-level", "crypt"])
+            }
+        };
+        table.load(rig, way, server.port, &Load::new("sum", 10_000));
+        table.load(rig, way, server.port, &load(way, "sum", 10_000, "crypt", AES, &[]));
+        let low = load(way, "sum", 10_000, "auth", AES, &[]).expect(Expect::Abort(LEVEL_FAIL));
+        table.load(rig, way, server.port, &low);
+        server.stop();
+    }
+    table.finish();
+}
+
+#[test]
+fn a_wrong_key_on_one_connection_disturbs_no_other() {
+    // A slow call at crypt goes on while others knock with a wrong key.
+    let _one = serial();
+    let Some(rig) = rig() else { return };
+    let mut table = Table::new("a wrong key beside a good one");
+    let wrong = AES.replace(":0001", ":ff01");
+    for way in BOTH_WAYS {
+        let server = server(rig, way, "crypt", AES);
+        let slow = load(way, "slowread", 400_000, "crypt", AES, &[]).slow(8192, 100_000);
+        let port = server.port;
+        std::thread::scope(|scope| {
+            let knocking = scope.spawn(|| {
+                let mut codes = Vec::new();
+                for _ in 0..3 {
+                    let load = load(way, "sum", 1000, "crypt", &wrong, &[]).limit_s(20);
+                    codes.push(Table::try_load(
+                        rig,
+                        way,
+                        port,
+                        &load.expect(Expect::Abort(BAD_TICKET)),
+                    ));
+                }
+                codes
+            });
+            table.load(rig, way, port, &slow);
+            let codes = knocking.join().expect("it does not panic");
+            table.check(
+                "three wrong keys refused meanwhile",
+                codes == [true; 3],
+                &format!("{codes:?}"),
+            );
+        });
+        server.stop();
+    }
+    table.finish();
+}
