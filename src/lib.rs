@@ -58,7 +58,8 @@
 //!
 //! # Security
 //!
-//! Only rxnull is built in: no proof of who calls, no encryption. Everything a peer sends is checked before
+//! Built in are rxnull, which proves and encrypts nothing, and [`security::rxkad`] (feature `rxkad`), which AFS
+//! cells demand and which is weak; see docs/rxkad.md before you rely on it. Everything a peer sends is checked before
 //! it is used; bytes from the network make no panic, and memory is bounded by windows and limits
 //! ([`proto::config`]).
 #![forbid(unsafe_code)]
@@ -89,3 +90,8 @@ pub use wire::{AbortCode, ServiceId};
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 pub struct Readme;
+
+/// That of the chapter on rxkad too.
+#[cfg(all(doctest, feature = "rxkad"))]
+#[doc = include_str!("../docs/rxkad.md")]
+pub struct RxkadChapter;
