@@ -10,7 +10,7 @@ use super::fcrypt::{BLOCK_LEN, Fcrypt};
 
 /// Chains that are encrypted at once, and blocks that are decrypted at once: beyond this, more state than
 /// there are registers eats what is gained (measured on x86-64).
-pub(super) const LANES: usize = 4;
+pub(super) const LANES: usize = 6;
 
 /// Encrypts a chain in place. Bytes after the last whole block stay as they are.
 pub(super) fn encrypt(cipher: &Fcrypt, iv: u64, data: &mut [u8]) {
@@ -35,10 +35,12 @@ pub(super) fn encrypt_many(cipher: &Fcrypt, iv: u64, buffer: &mut [u8], chains: 
     for group in groups {
         encrypt_group(cipher, iv, buffer, group.clone());
     }
-    match rest {
-        [a, b, c] => encrypt_group(cipher, iv, buffer, [a, b, c].map(Range::clone)),
-        [a, b] => encrypt_group(cipher, iv, buffer, [a, b].map(Range::clone)),
-        rest => rest.iter().for_each(|chain| encrypt(cipher, iv, &mut buffer[chain.clone()])),
+    match rest.len() {
+        5 => encrypt_group::<5>(cipher, iv, buffer, std::array::from_fn(|at| rest[at].clone())),
+        4 => encrypt_group::<4>(cipher, iv, buffer, std::array::from_fn(|at| rest[at].clone())),
+        3 => encrypt_group::<3>(cipher, iv, buffer, std::array::from_fn(|at| rest[at].clone())),
+        2 => encrypt_group::<2>(cipher, iv, buffer, std::array::from_fn(|at| rest[at].clone())),
+        _ => rest.iter().for_each(|chain| encrypt(cipher, iv, &mut buffer[chain.clone()])),
     }
 }
 
