@@ -172,6 +172,10 @@ pub struct Connection<W> {
     identity: Option<Arc<Identity>>,
     /// Server: what opens and seals, for a channel that is replaced.
     session: Option<Arc<dyn Session>>,
+    /// Server: the two clocks when the RESPONSE came: the session's end is told by the one on the wall.
+    response_came: Option<(Instant, SystemTime)>,
+    /// Server: when its session ends, and the code that says so.
+    session_end: Option<(Instant, AbortCode)>,
     slots: [Slot; ChannelIndex::COUNT],
     waiting: VecDeque<Waiting<W>>,
     next_key: u64,
@@ -216,6 +220,8 @@ impl<W> Connection<W> {
             phase,
             identity: None,
             session: None,
+            response_came: None,
+            session_end: None,
             slots: [Slot::default(); ChannelIndex::COUNT],
             waiting: VecDeque::new(),
             next_key: 0,
@@ -325,6 +331,7 @@ impl<W> Connection<W> {
                 self.challenge_again(now, out);
             }
             Phase::Refused { code, at } if at <= now => self.refuse(now, code, out),
+            Phase::Open => self.end_session(now, out),
             Phase::Failed { failure, until: Some(until) } if until <= now => {
                 // Once: whoever drives it may take its time to close it.
                 self.phase = Phase::Failed { failure, until: None };
@@ -343,6 +350,7 @@ impl<W> Connection<W> {
             Phase::Challenging { again, .. } => again,
             Phase::Refused { at, .. } => Some(at),
             Phase::Failed { until, .. } => until,
+            Phase::Open => self.session_end.map(|(at, _)| at),
             _ => None,
         };
         let waiting = self.waiting.iter().filter_map(|waiting| waiting.until).min();

@@ -119,6 +119,11 @@ impl InlineEndpoint {
         self.first_serial = serial;
     }
 
+    /// What the clock on the wall says from now on: it stands still until it is set again.
+    pub fn set_wall_clock(&mut self, wall_clock: SystemTime) {
+        self.wall_clock = wall_clock;
+    }
+
     /// Opens a client connection.
     pub fn connect(
         &mut self,

@@ -1,13 +1,14 @@
 //! Section H: CHALLENGE and RESPONSE, with a class that proves nothing.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rxrpc::proto::router::{Offer, RouteId};
 use rxrpc::proto::{CallFailure, ConnectionFailure, DropReason, Why};
 use rxrpc::security::RxNull;
 use rxrpc::wire::{AbortCode, ChannelIndex, ServiceId};
 
-use crate::support::fake_class::REFUSAL;
+use crate::support::fake_class::{EXPIRED, REFUSAL};
 use crate::support::{App, FakeClass, PEER, Scenario, client, ms, secs, server};
 
 /// T offers service 1 with the fake class, and without any.
@@ -214,6 +215,34 @@ fn what_a_seal_adds_makes_packets_shorter_and_never_closes_the_window() {
     t.expect(&["D n1 q1 [M] idx2 len1412 ck0001", "D n1 q2 [L] idx2 len24 ck0002"]);
     // Sent again it is what it was.
     t.after(secs(1), &["D n1 q1 [R] idx2 len1412 ck0001"]);
+}
+
+#[test]
+fn a_session_that_ends_takes_the_connection_along() {
+    // rxkad.md 4: a server whose ticket has expired refuses the packet, both ways.
+    let class = FakeClass { lifetime: Some(Duration::from_secs(10)), ..FakeClass::default() };
+    let mut t = secured_with("expiry", &class);
+    t.app(App::Manual);
+    t.send("D n1 q1 [CL] idx2 \"x\"").expect(&["CHALLENGE n0 idx2"]);
+    t.send("RESPONSE idx2 \"me\"").expect_calls(&[1]);
+    t.after(ms(100), &["A n1 f2 p1 =DELAY idx2"]);
+    t.after(ms(9900), &["ABORT n0 q0 [] 19270409 idx2"]);
+    let failure = ConnectionFailure::Aborted { code: EXPIRED, why: Why::Security };
+    assert_eq!(t.t.failure(t.t.routes()[0]), Some(failure));
+    t.send("D n2 q1 [CL] idx2").expect(&["ABORT n0 19270409 idx2"]);
+    assert!(!class.take_record().contains(&"open n2 q1".to_owned()));
+    t.done_elsewhere();
+}
+
+#[test]
+fn a_session_that_has_ended_already_is_refused_before_a_call_runs() {
+    let class = FakeClass { lifetime: Some(Duration::ZERO), ..FakeClass::default() };
+    let mut t = secured_with("expiry", &class);
+    t.send("D n1 q1 [CL] idx2 \"x\"").expect(&["CHALLENGE n0 idx2"]);
+    t.send("RESPONSE idx2 \"me\"").after(ms(100), &["A n1 f2 =DELAY idx2"]);
+    t.after(ms(900), &["ABORT n0 q0 [] 19270409 idx2"]);
+    t.expect_calls(&[]);
+    t.done_elsewhere();
 }
 
 #[test]

@@ -20,8 +20,16 @@ impl<W> Connection<W> {
         if !matches!(self.phase, Phase::Verifying) {
             return;
         }
+        let result = result.and_then(|verified| match session_end(&verified, self.response_came) {
+            // Let through within the clocks' tolerance, but over: no call shall run on it.
+            Some((at, code)) if at <= now => Err(code),
+            end => Ok((verified, end)),
+        });
         match result {
-            Ok(verified) => self.secure(verified, out),
+            Ok((verified, end)) => {
+                self.session_end = end;
+                self.secure(verified, out);
+            }
             Err(code) => {
                 // A second of silence makes guessing slow.
                 self.phase = Phase::Refused { code, at: now + self.config.refusal_delay };
@@ -109,6 +117,7 @@ impl<W> Connection<W> {
             return out.events.push(DropReason::UnwantedChallenge.into());
         };
         let verification = handshake.verify(payload, wall_clock);
+        self.response_came = Some((now, wall_clock));
         self.phase = Phase::Verifying;
         match verification {
             Verification::Done(result) => self.handle_verified(now, result, out),
@@ -119,6 +128,14 @@ impl<W> Connection<W> {
     pub(super) fn refuse(&mut self, now: Instant, code: AbortCode, out: &mut ConnectionOutput<W>) {
         self.send_abort(code, out);
         self.fail(now, ConnectionFailure::Aborted { code, why: Why::BadResponse }, out);
+    }
+
+    /// The client's credentials have ended: nothing of it is taken any more, and it gets no answers. It is
+    /// told at once, so that its calls do not wait for what will not come.
+    pub(super) fn end_session(&mut self, now: Instant, out: &mut ConnectionOutput<W>) {
+        let Some((_, code)) = self.session_end.filter(|(at, _)| *at <= now) else { return };
+        self.send_abort(code, out);
+        self.fail(now, ConnectionFailure::Aborted { code, why: Why::Security }, out);
     }
 
     fn secure(&mut self, verified: Verified, out: &mut ConnectionOutput<W>) {
@@ -151,4 +168,16 @@ impl<W> Connection<W> {
             *again = later_by(now, self.config.challenge_interval);
         }
     }
+}
+
+/// When a session ends, by the clock that counts. One that has ended already ended when its RESPONSE came;
+/// `None` = never, or beyond the end of the clock.
+fn session_end(
+    verified: &Verified,
+    response_came: Option<(Instant, SystemTime)>,
+) -> Option<(Instant, AbortCode)> {
+    let (expires, code) = verified.session.as_ref()?.expires()?;
+    let (came, wall_clock) = response_came?;
+    let left = expires.duration_since(wall_clock).unwrap_or_default();
+    Some((later_by(came, left)?, code))
 }

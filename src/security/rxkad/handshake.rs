@@ -235,3 +235,289 @@ fn word_at(body: &[u8], at: usize) -> Option<u32> {
 fn words(words: &[u32]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_be_bytes()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::security::rxkad::vectors::{self, Vector};
+    use crate::security::rxkad::{OpenedTicket, Principal, SessionKey};
+    use crate::wire::{Cid, Epoch, SecurityIndex, ServiceId};
+
+    const NOW: SystemTime = SystemTime::UNIX_EPOCH;
+
+    /// Opens one ticket, of one key version.
+    #[derive(Debug)]
+    struct OneTicket(u32, Vec<u8>, SessionKey);
+
+    impl TicketOpener for OneTicket {
+        fn open_ticket(
+            &self,
+            kvno: u32,
+            ticket: &[u8],
+            now: SystemTime,
+        ) -> Result<OpenedTicket, RxkadError> {
+            match () {
+                () if kvno != self.0 => Err(RxkadError::UnknownKey),
+                () if ticket != self.1 => Err(RxkadError::BadTicket),
+                () => Ok(OpenedTicket {
+                    key: self.2.clone(),
+                    client: Principal {
+                        name: "alice".into(),
+                        instance: "admin".into(),
+                        cell: "EXAMPLE.ORG".into(),
+                    },
+                    starts: now,
+                    expires: now + Duration::from_secs(60),
+                }),
+            }
+        }
+    }
+
+    fn ids(vector: &Vector) -> ConnectionIds {
+        ConnectionIds {
+            epoch: Epoch(vector.at("epoch").number()),
+            cid: Cid(vector.at("cid").number() & !3),
+            service_id: ServiceId(4),
+            security_index: SecurityIndex(2),
+        }
+    }
+
+    fn client(vector: &Vector, ids: ConnectionIds, level: Level) -> ClientSide {
+        let key = vector.at("session_key").key();
+        let ready = ReadyKey::new(&key);
+        let (kvno, ticket) = (vector.at("kvno").number(), vector.at("ticket").bytes());
+        let token = Arc::new(Token { kvno, ticket, key, expires: NOW });
+        ClientSide { ids, token, level, key: ready }
+    }
+
+    fn server(vector: &Vector, ids: ConnectionIds, minimum_level: Level) -> ServerSide {
+        let (kvno, ticket) = (vector.at("kvno").number(), vector.at("ticket").bytes());
+        let tickets = Arc::new(OneTicket(kvno, ticket, vector.at("session_key").key()));
+        let nonce = Some(vector.at("challenge_nonce").number());
+        ServerSide { ids, tickets, minimum_level, nonce }
+    }
+
+    fn call_numbers(vector: &Vector) -> [CallNumber; 4] {
+        let numbers: Vec<_> =
+            vector.at("call_numbers").list().iter().map(|it| CallNumber(it.number())).collect();
+        numbers.try_into().expect("four")
+    }
+
+    fn challenge(nonce: u32, level: u32) -> Vec<u8> {
+        Challenge { is_old: false, nonce, level }.encode()
+    }
+
+    fn level(vector: &Vector) -> Level {
+        Level::from_wire(vector.at("level").number()).expect("a level")
+    }
+
+    fn responses() -> Vec<Vector> {
+        vectors::get("response_v2").list()
+    }
+
+    #[test]
+    fn challenges_are_as_published() {
+        for vector in vectors::get("challenge").list() {
+            let challenge = Challenge {
+                is_old: vector.find("version").is_some_and(|version| version.is_text()),
+                nonce: vector.at("nonce").number(),
+                level: vector.at("level").number(),
+            };
+            assert_eq!(challenge.encode(), vector.at("body").bytes());
+            assert_eq!(Challenge::decode(&vector.at("body").bytes()), Ok(challenge));
+        }
+    }
+
+    #[test]
+    fn checksums_are_as_published() {
+        for vector in vectors::get("response_checksum").list() {
+            assert_eq!(checksum(&vector.at("body").bytes()), vector.at("checksum").number());
+        }
+    }
+
+    #[test]
+    fn responses_are_as_published_and_are_taken() {
+        for vector in responses() {
+            let (ids, level) = (ids(&vector), level(&vector));
+            let challenge = challenge(vector.at("challenge_nonce").number(), 0);
+            let numbers = call_numbers(&vector);
+            let body = client(&vector, ids, level).respond(&challenge, numbers, &[0; 32]);
+            assert_eq!(body, Ok(vector.at("body").bytes()));
+            let verified = server(&vector, ids, Level::Clear).judge(&body.expect("it"), NOW);
+            let verified = verified.expect("a good response");
+            assert_eq!(verified.call_numbers, numbers);
+            let identity = verified.identity.expect("an identity");
+            assert_eq!(identity.name, "alice.admin@EXAMPLE.ORG");
+            assert_eq!(identity.level, Some(level));
+            assert_eq!(identity.expires, Some(NOW + Duration::from_secs(60)));
+        }
+        for vector in vectors::get("response_old").list() {
+            let challenge = words(&[vector.at("challenge_nonce").number(), 0]);
+            let ids = ids(&responses()[0]);
+            let mut client = client(&vector, ids, level(&vector));
+            let body = client.respond(&challenge, [CallNumber(1); 4], &[0; 32]);
+            assert_eq!(body, Ok(vector.at("body").bytes()));
+        }
+    }
+
+    #[test]
+    fn a_client_goes_as_far_as_its_level_and_no_further() {
+        let vector = &responses()[0];
+        for level in [Level::Clear, Level::Auth, Level::Crypt] {
+            for (asked, is_fine) in [
+                (0, true),
+                (level.wire(), true),
+                (level.wire() + 1, false),
+                (3, false),
+                (u32::MAX, false),
+            ] {
+                let mut client = client(vector, ids(vector), level);
+                for challenge in [challenge(7, asked), words(&[7, asked])] {
+                    let body = client.respond(&challenge, [CallNumber(1); 4], &[0; 32]);
+                    let expected = if is_fine { Ok(()) } else { Err(RxkadError::LevelFail.code()) };
+                    assert_eq!(body.map(drop), expected, "{level} {asked}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_server_takes_its_minimum_and_more_and_no_less() {
+        let vector = &responses()[0];
+        for minimum in [Level::Clear, Level::Auth, Level::Crypt] {
+            let challenged = server(vector, ids(vector), minimum).challenge(&[0; 32]);
+            assert_eq!(word_at(&challenged, 8), Some(minimum.wire()));
+            for offered in [0, 1, 2, 3, u32::MAX] {
+                let body = response(vector, |it| it.level = offered);
+                let judged = server(vector, ids(vector), minimum).judge(&body, NOW);
+                let is_fine = (minimum.wire()..=2).contains(&offered);
+                let expected = if is_fine { Ok(()) } else { Err(RxkadError::LevelFail) };
+                assert_eq!(judged.map(drop), expected, "{minimum} {offered}");
+            }
+        }
+    }
+
+    /// A response that is sealed well, of contents that may be bad.
+    fn response(vector: &Vector, change: impl FnOnce(&mut Response<'_>)) -> Vec<u8> {
+        let ticket = vector.at("ticket").bytes();
+        let mut response = Response {
+            call_numbers: call_numbers(vector),
+            nonce: vector.at("challenge_nonce").number().wrapping_add(1),
+            level: vector.at("level").number(),
+            kvno: vector.at("kvno").number(),
+            ticket: &ticket,
+        };
+        change(&mut response);
+        response.encode(&ids(vector), &ReadyKey::new(&vector.at("session_key").key()))
+    }
+
+    #[test]
+    fn every_fault_has_its_name() {
+        let vector = &responses()[0];
+        let judge = |body: &[u8]| server(vector, ids(vector), Level::Clear).judge(body, NOW);
+        let name = |change: &dyn Fn(&mut Response<'_>)| {
+            judge(&response(vector, change)).map(drop).expect_err("a fault")
+        };
+        assert!(judge(&response(vector, |_| {})).is_ok());
+        assert_eq!(name(&|it| it.nonce += 1), RxkadError::OutOfSequence);
+        assert_eq!(name(&|it| it.nonce -= 1), RxkadError::OutOfSequence);
+        assert_eq!(name(&|it| it.kvno += 1), RxkadError::UnknownKey);
+        assert_eq!(name(&|it| it.ticket = &it.ticket[8..]), RxkadError::BadTicket);
+        assert_eq!(name(&|it| it.ticket = &it.ticket[..31]), RxkadError::TicketLen);
+        assert_eq!(name(&|it| it.ticket = &it.ticket[..32]), RxkadError::BadTicket);
+        assert_eq!(name(&|it| it.ticket = &[7; 12_000]), RxkadError::BadTicket);
+        assert_eq!(name(&|it| it.ticket = &[7; 12_001]), RxkadError::TicketLen);
+        assert_eq!(
+            name(&|it| it.call_numbers[3] = CallNumber(0x8000_0000)),
+            RxkadError::SealedInconsistent
+        );
+        let judge_ids = |change: &dyn Fn(&mut ConnectionIds)| {
+            let mut ids = ids(vector);
+            change(&mut ids);
+            let server = server(vector, ids, Level::Clear);
+            server.judge(&response(vector, |_| {}), NOW).map(drop).expect_err("a fault")
+        };
+        assert_eq!(judge_ids(&|ids| ids.epoch.0 ^= 1), RxkadError::SealedInconsistent);
+        assert_eq!(judge_ids(&|ids| ids.cid.0 ^= 4), RxkadError::SealedInconsistent);
+        let mut body = response(vector, |_| {});
+        body[3] = 3;
+        assert_eq!(judge(&body).map(drop), Err(RxkadError::Inconsistency));
+        // Sealed with another key.
+        let mut body = response(vector, |_| {});
+        body[SEALED].fill(0);
+        assert_eq!(judge(&body).map(drop), Err(RxkadError::SealedInconsistent));
+        // Without a challenge of ours there is nothing that it could answer.
+        let mut server = server(vector, ids(vector), Level::Clear);
+        server.nonce = None;
+        let judged = server.judge(&response(vector, |_| {}), NOW).map(drop);
+        assert_eq!(judged, Err(RxkadError::OutOfSequence));
+    }
+
+    #[test]
+    fn a_damaged_response_is_refused_by_name() {
+        for vector in responses() {
+            let server = server(&vector, ids(&vector), Level::Clear);
+            let body = vector.at("body").bytes();
+            for len in 0..body.len() {
+                let judged = server.judge(&body[..len], NOW).map(drop);
+                assert_eq!(judged, Err(RxkadError::PacketShort), "{len} bytes");
+            }
+            for bit in 0..body.len() * 8 {
+                let mut body = body.clone();
+                body[bit / 8] ^= 1 << (bit % 8);
+                assert!(server.judge(&body, NOW).is_err(), "bit {bit}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_damaged_challenge_is_answered_as_another_or_refused_by_name() {
+        let vector = &responses()[0];
+        let mut client = client(vector, ids(vector), Level::Auth);
+        let mut respond = |challenge: &[u8]| {
+            let body = client.respond(challenge, [CallNumber(1); 4], &[0; 32]);
+            body.map_err(|code| RxkadError::from_code(code).expect("a name"))
+        };
+        let whole = challenge(0x1234_5678, 1);
+        for len in 0..whole.len() {
+            // Eight bytes are a challenge of the old form.
+            let expected = if len == 8 { RxkadError::LevelFail } else { RxkadError::PacketShort };
+            assert_eq!(respond(&whole[..len]), Err(expected), "{len} bytes");
+        }
+        for bit in 0..whole.len() * 8 {
+            let mut challenge = whole.clone();
+            challenge[bit / 8] ^= 1 << (bit % 8);
+            let expected = match bit / 8 {
+                0..4 => Err(RxkadError::Inconsistency),
+                8..12 if bit != 11 * 8 => Err(RxkadError::LevelFail),
+                _ => Ok(()),
+            };
+            assert_eq!(respond(&challenge).map(drop), expected, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_challenge_is_repeated_with_its_nonce_and_answered_anew() {
+        let vector = &responses()[0];
+        let mut server = server(vector, ids(vector), Level::Clear);
+        server.nonce = None;
+        let first = server.challenge(&[1; 32]);
+        assert_eq!(first, server.challenge(&[2; 32]));
+        assert_eq!(word_at(&first, 4), Some(0x0101_0101));
+        let mut client = client(vector, ids(vector), Level::Crypt);
+        for number in [1, 2] {
+            let numbers = [CallNumber(number); 4];
+            let body = client.respond(&first, numbers, &[0; 32]).expect("an answer");
+            assert_eq!(server.judge(&body, NOW).expect("good").call_numbers, numbers);
+        }
+    }
+
+    #[test]
+    fn neither_side_prints_its_key() {
+        let vector = &responses()[0];
+        let client = client(vector, ids(vector), Level::Crypt);
+        assert_eq!(format!("{client:?}"), "ClientSide { level: Crypt, .. }");
+    }
+}

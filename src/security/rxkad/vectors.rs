@@ -29,9 +29,8 @@ impl Vector {
         self.0.as_array().expect("a list").iter().cloned().map(Vector).collect()
     }
 
-    pub fn entries(&self) -> Vec<(String, Vector)> {
-        let object = self.0.as_object().expect("an object");
-        object.iter().map(|(name, value)| (name.clone(), Vector(value.clone()))).collect()
+    pub fn is_text(&self) -> bool {
+        self.0.is_string()
     }
 
     pub fn text(&self) -> String {

@@ -1,7 +1,7 @@
 //! A security class that proves nothing and writes down what it is asked.
 
 use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use rxrpc::proto::router::Offer;
@@ -17,6 +17,8 @@ pub const CHALLENGE: &[u8] = b"who?";
 pub const GOOD_RESPONSE: &[u8] = b"me";
 /// RXKADBADTICKET.
 pub const REFUSAL: AbortCode = AbortCode(19_270_407);
+/// RXKADEXPIRED.
+pub const EXPIRED: AbortCode = AbortCode(19_270_409);
 /// Index of the class.
 pub const INDEX: SecurityIndex = SecurityIndex(2);
 
@@ -32,6 +34,8 @@ pub struct FakeClass {
     pub call_numbers: [CallNumber; 4],
     /// Bytes that a seal adds: each the low byte of seq.
     pub seal_len: usize,
+    /// How long its sessions last from 1970, when all RESPONSES come.
+    pub lifetime: Option<Duration>,
 }
 
 impl FakeClass {
@@ -119,6 +123,10 @@ impl ClientHandshake for FakeClass {
 impl Session for FakeClass {
     fn plain_max(&self, room: usize) -> usize {
         room - self.seal_len
+    }
+
+    fn expires(&self) -> Option<(SystemTime, AbortCode)> {
+        Some((SystemTime::UNIX_EPOCH + self.lifetime?, EXPIRED))
     }
 
     fn seal(&self, packet: &PacketIds, plain: &[u8], out: &mut Vec<u8>) -> u16 {
