@@ -23,7 +23,7 @@ use crate::proto::router::{
 use crate::proto::{
     CallFailure, CallTag, ConnectionFailure, Counters, Event, NetworkProblem, Role, SerialCounter,
 };
-use crate::security::{ClientClass, ConnectionIds, EntropySource, VerificationFuture};
+use crate::security::{ClientClass, ConnectionIds, Entropy, EntropySource, VerificationFuture};
 use crate::wire::{CallNumber, ChannelIndex, Serial, ServiceId};
 
 /// Names a call of this endpoint.
@@ -83,6 +83,7 @@ pub struct InlineEndpoint {
     verifications: Vec<(RouteId, VerificationFuture)>,
     first_serial: Serial,
     wall_clock: SystemTime,
+    entropy: Entropy,
 }
 
 impl InlineEndpoint {
@@ -106,6 +107,7 @@ impl InlineEndpoint {
             verifications: Vec::new(),
             first_serial: Serial(1),
             wall_clock: SystemTime::UNIX_EPOCH,
+            entropy: [7; 32],
         }
     }
 
@@ -124,6 +126,11 @@ impl InlineEndpoint {
         self.wall_clock = wall_clock;
     }
 
+    /// The random bytes of connections made from now on: the same each time that they are asked for.
+    pub fn set_entropy(&mut self, entropy: Entropy) {
+        self.entropy = entropy;
+    }
+
     /// Opens a client connection.
     pub fn connect(
         &mut self,
@@ -134,7 +141,7 @@ impl InlineEndpoint {
         asks_upgrade: bool,
     ) -> RouteId {
         let ids = self.router.allocate(service_id, class.index());
-        let start = class.connect(ids, &[7; 32]);
+        let start = class.connect(ids, &self.entropy);
         let handshake = start.handshake.map_or(Handshake::None, Handshake::Client);
         let route = self.router.insert_client(now, ids, peer, ());
         let hint = self.router.hint(route);
@@ -161,7 +168,7 @@ impl InlineEndpoint {
                 serials,
                 handshake,
                 asks_upgrade,
-                entropy: fixed_entropy(),
+                entropy: fixed_entropy(self.entropy),
             },
             now,
         );
@@ -436,7 +443,7 @@ impl InlineEndpoint {
                 serials,
                 handshake: opening.handshake,
                 asks_upgrade: false,
-                entropy: fixed_entropy(),
+                entropy: fixed_entropy(self.entropy),
             },
             now,
         );
@@ -609,6 +616,6 @@ impl InlineEndpoint {
 }
 
 /// The same bytes each time: worlds made of inline endpoints repeat exactly.
-fn fixed_entropy() -> EntropySource {
-    EntropySource::new(|| [7; 32])
+fn fixed_entropy(entropy: Entropy) -> EntropySource {
+    EntropySource::new(move || entropy)
 }
