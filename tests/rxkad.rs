@@ -23,9 +23,10 @@ use rxrpc::security::{
 };
 use rxrpc::testkit::{CallRef, InlineEndpoint};
 use rxrpc::wire::{
-    AbortCode, CallNumber, ChannelIndex, Cid, Epoch, Flags, HEADER_LEN, Header, PacketType,
-    ServiceId,
+    AbortCode, CallNumber, ChannelIndex, Cid, Epoch, Flags, HEADER_LEN, Header, JumboWriter,
+    PacketType, ServiceId,
 };
+use rxrpc::{ConnectOptions, Endpoint, ServiceOptions, unary};
 use serde_json::Value;
 
 const CLIENT: ([u8; 4], u16) = ([127, 0, 0, 1], 7001);
@@ -53,6 +54,9 @@ struct World {
     lost: u64,
     /// Changes what goes to the server.
     mangle: Option<fn(&mut Vec<u8>)>,
+    /// Whether the client's full packets are joined to jumbograms, and how many were.
+    joins: bool,
+    joined: usize,
 }
 
 impl World {
@@ -83,6 +87,8 @@ impl World {
             seed: 0x9e37_79b9_7f4a_7c15,
             lost,
             mangle: None,
+            joins: false,
+            joined: 0,
         }
     }
 
@@ -129,6 +135,11 @@ impl World {
         let mut sent = self.client.take_sent();
         if let Some(mangle) = self.mangle {
             sent.iter_mut().for_each(|(_, datagram)| mangle(datagram));
+        }
+        if self.joins {
+            let (joined, datagrams) = join(sent);
+            self.joined += joined;
+            sent = datagrams;
         }
         let to_server = self.carry(sent);
         let sent = self.server.take_sent();
@@ -383,6 +394,93 @@ fn a_packet_that_was_changed_on_its_way_ends_its_call_and_not_the_connection() {
         world.run(2, Duration::from_secs(2));
         assert_eq!(world.ended.len(), 1, "{level}");
     }
+}
+
+#[test]
+fn each_packet_of_a_jumbogram_has_its_own_seal_and_checksum() {
+    // Full packets at crypt are not full enough: only the last packet of a jumbogram may have 1408 bytes.
+    for (level, jumbograms) in [(Level::Clear, true), (Level::Auth, true), (Level::Crypt, false)] {
+        let mut world = World::new(level, 0);
+        world.joins = true;
+        let route = world.connect(token(AES_KEY, TicketForm::Krb5), level);
+        world.call(route, &pattern(100_000));
+        world.run(1, Duration::from_secs(2));
+        assert_eq!(world.failures, [], "{level}");
+        let last = world.ended.last().expect("an end");
+        assert!(world.replies[last] == pattern(100_000), "{level}");
+        assert_eq!(world.joined > 0, jumbograms, "{level}");
+    }
+}
+
+/// Puts consecutive full DATA packets of a call into jumbograms, as OpenAFS does.
+fn join(sent: Vec<(SocketAddr, Vec<u8>)>) -> (usize, Vec<(SocketAddr, Vec<u8>)>) {
+    let mut joined = 0;
+    let mut out: Vec<(SocketAddr, Vec<u8>)> = Vec::new();
+    let mut rest = sent.into_iter().peekable();
+    while let Some((to, datagram)) = rest.next() {
+        let first = Header::decode(&datagram).expect("a header");
+        if first.packet_type != PacketType::Data {
+            out.push((to, datagram));
+            continue;
+        }
+        let mut buffer = Vec::new();
+        let mut writer = JumboWriter::start(&mut buffer, &first, &datagram[HEADER_LEN..]);
+        while let Some((_, next)) = rest.peek() {
+            let header = Header::decode(next).expect("a header");
+            let at = writer.packets() as u32;
+            let follows = header.packet_type == PacketType::Data
+                && (header.cid, header.call_number) == (first.cid, first.call_number)
+                && header.seq.0 == first.seq.0 + at
+                && at < 4
+                && writer.append(header.flags, header.cksum, &next[HEADER_LEN..]).is_ok();
+            if !follows {
+                break;
+            }
+            joined += 1;
+            rest.next();
+        }
+        out.push((to, buffer));
+    }
+    (joined, out)
+}
+
+/// The whole library: actors, sockets, the machine's clock.
+#[tokio::test]
+async fn a_service_behind_actors_knows_its_caller_and_refuses_others() {
+    let keys = ServerKeys::from(argument(AES_KEY));
+    let classes = vec![rxkad_server(keys, Level::Auth)];
+    let options = ServiceOptions { security_classes: classes, ..ServiceOptions::default() };
+    let service = unary(async |request| {
+        let identity = request.info.identity.expect("an identity");
+        let mut reply = format!("{} {:?} ", identity.name, identity.level).into_bytes();
+        reply.extend_from_slice(&request.bytes);
+        Ok(reply.into())
+    });
+    let server = Endpoint::builder().bind(([127, 0, 0, 1], 0)).service_with(4, service, options);
+    let server = server.start().await.expect("a server");
+    let client = Endpoint::builder().start().await.expect("a client");
+    let hour = Duration::from_secs(3600);
+    let token = || token_at(AES_KEY, TicketForm::Krb5, SystemTime::now(), hour);
+    for level in [Level::Auth, Level::Crypt] {
+        let security = rxkad_client(token(), level);
+        let options = ConnectOptions { security, ..ConnectOptions::default() };
+        let connection = client.connect_with(server.local_addr(), 4, options).await.expect("one");
+        let calls = (0..8).map(|_| connection.call(pattern(200_000)));
+        for reply in futures::future::join_all(calls).await {
+            let expected = format!("alice.admin@EXAMPLE.ORG Some({level:?}) ").into_bytes();
+            assert!(reply.expect("a reply") == [expected, pattern(200_000)].concat(), "{level}");
+        }
+    }
+    let security = rxkad_client(token(), Level::Clear);
+    let options = ConnectOptions { security, ..ConnectOptions::default() };
+    let connection = client.connect_with(server.local_addr(), 4, options).await.expect("one");
+    let error = connection.call("x").await.expect_err("a level too low");
+    assert_eq!(error.abort_code(), Some(RxkadError::LevelFail.code()), "{error}");
+    let without = client.connect(server.local_addr(), 4).await.expect("one");
+    let error = without.call("x").await.expect_err("no security");
+    assert_eq!(error.abort_code(), Some(AbortCode::INVALID_OPERATION), "{error}");
+    client.shutdown(Duration::from_secs(1)).await;
+    server.shutdown(Duration::from_secs(1)).await;
 }
 
 // ---- recorded sessions --------------------------------------------------------------------------
