@@ -67,6 +67,6 @@ fn a_real_vlserver_and_ptserver_answer_our_client() {
     assert_all_ok("vl_probe", &cell.exec(&vl_probe, &[&vl]), &VL_PROBES);
     assert_all_ok("vl_probe --pts", &cell.exec(&vl_probe, &["--pts", &pts]), &PTS_PROBES);
 
-    let ran = cell.exec(&ours(Ours::Rx), &["version", &vl]);
+    let ran = cell.exec(ours(Ours::Rx), &["version", &vl]);
     assert!(ran.code == Some(0) && ran.stdout.contains("OpenAFS 1."), "rx version: {ran:?}");
 }

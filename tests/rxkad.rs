@@ -14,6 +14,7 @@ use rxrpc::proto::config::EndpointConfig;
 use rxrpc::proto::router::{Identity, Offer, RouteId};
 use rxrpc::proto::{CallFailure, ConnectionFailure, Why};
 use rxrpc::security::rxkad::keys::{KeyArgument, ServerKeys, TicketForm};
+use rxrpc::security::rxkad::ticket::Print;
 use rxrpc::security::rxkad::{
     Client, INDEX, Level, Principal, RxkadError, Server, SessionKey, Token,
 };
@@ -233,7 +234,9 @@ fn token(key: &str, form: TicketForm) -> Token {
 
 fn token_at(key: &str, form: TicketForm, at: SystemTime, lifetime: Duration) -> Token {
     let session = SessionKey::new([0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef]);
-    argument(key).print_token(form, &alice(), session, at, lifetime, &[5; 32]).expect("a token")
+    let client = alice();
+    let print = Print::from_now(&client, &session, at, lifetime);
+    argument(key).print_token(form, &print, &[5; 32]).expect("a token")
 }
 
 fn pattern(size: usize) -> Vec<u8> {

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use rxrpc::security::rxkad::keys::ccache::{Ccache, CcacheError};
 use rxrpc::security::rxkad::keys::{KeyArgument, KeyFileError, ServerKeys, TicketForm};
 use rxrpc::security::rxkad::krb5::{EncType, Krb5Key, TICKET_USAGE, session_key};
-use rxrpc::security::rxkad::ticket::{KVNO_K5_PART, KVNO_K5_WHOLE, Print};
+use rxrpc::security::rxkad::ticket::{KVNO_K5_PART, KVNO_K5_WHOLE, LIFETIME_MAX, Print};
 use rxrpc::security::rxkad::{
     OpenedTicket, Principal, RxkadError, SessionKey, TicketOpener, Token,
 };
@@ -231,8 +231,9 @@ fn key_of(enctype: i32) -> KeyArgument {
 
 fn printed(enctype: i32, form: TicketForm, client: &Principal) -> (ServerKeys, Token) {
     let key = key_of(enctype);
-    let session = "0123456789abcdef".parse().unwrap();
-    let token = key.print_token(form, client, session, at(NOW), HOUR, &[9; 32]).unwrap();
+    let session: SessionKey = "0123456789abcdef".parse().unwrap();
+    let print = Print::from_now(client, &session, at(NOW), HOUR);
+    let token = key.print_token(form, &print, &[9; 32]).unwrap();
     (key.into(), token)
 }
 
@@ -258,8 +259,24 @@ fn a_printed_kerberos_4_ticket_opens_and_needs_a_des_key() {
     assert_eq!((token.kvno, &opened.client), (3, &client));
     damage(&keys, token.kvno, &token.ticket, at(NOW), false);
     let session: SessionKey = "0123456789abcdef".parse().unwrap();
-    let refused = key_of(18).print_token(TicketForm::V4, &client, session, at(NOW), HOUR, &[9; 32]);
+    let print = Print::from_now(&client, &session, at(NOW), HOUR);
+    let refused = key_of(18).print_token(TicketForm::V4, &print, &[9; 32]);
     assert!(refused.is_err());
+}
+
+#[test]
+fn a_printed_ticket_lasts_as_long_as_a_server_takes_it() {
+    let afs = principal("afs", "", "");
+    for (enctype, kvno) in [(18, 5), (1, 7)] {
+        let keys =
+            keys(enctype, kvno, &"a7838acbc783ec94".repeat(if enctype == 18 { 4 } else { 1 }));
+        let token = keys.print_token(&afs, at(NOW), Duration::MAX, &[9; 32]).unwrap();
+        assert_eq!(token.expires, at(NOW) + LIFETIME_MAX);
+        let last = token.expires - Duration::from_secs(1);
+        for now in [at(NOW), last] {
+            assert!(keys.open_ticket(token.kvno, &token.ticket, now).is_ok());
+        }
+    }
 }
 
 #[test]

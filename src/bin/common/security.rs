@@ -7,7 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rxrpc::security::rxkad::keys::ccache::Ccache;
-use rxrpc::security::rxkad::keys::{KeyArgument, ServerKeys, TicketForm};
+use rxrpc::security::rxkad::keys::{
+    KeyArgument, ServerKeys, TicketForm, TokenError, new_session_key,
+};
+use rxrpc::security::rxkad::ticket::Print;
 use rxrpc::security::rxkad::{SessionKey, Token};
 use rxrpc::security::{
     ClientClass, Entropy, Level, Principal, RxNull, ServerClass, rxkad_client, rxkad_server,
@@ -155,30 +158,23 @@ impl ClientArgs {
 
     fn token(&self) -> Result<Token, String> {
         let now = SystemTime::now();
-        let entropy: Entropy = rand::random();
-        let token = if let Some(key) = &self.key {
-            self.printed(key, now, &entropy).map_err(|error| error.to_string())
-        } else if let Some(file) = &self.key_file {
+        if let Some(key) = &self.key {
+            return self.printed(key, now).map_err(|error| error.to_string());
+        }
+        if let Some(file) = &self.key_file {
             let keys = load(std::slice::from_ref(file))?;
-            let afs = principal("afs", "");
-            keys.print_token(&afs, now, LIFETIME, &entropy).map_err(|error| error.to_string())
-        } else {
-            // Both are there, or neither: the command line was checked.
-            let (file, server) = (self.ccache.iter(), self.principal.iter());
-            let (file, server) = file.zip(server).next().ok_or("no credentials")?;
-            let token = Ccache::load(file).and_then(|cache| cache.token(server, now));
-            token.map_err(|error| format!("{}: {error}", file.display()))
-        }?;
-        Ok(token)
+            let token = keys.print_token(&principal("afs", ""), now, LIFETIME, &rand::random());
+            return token.map_err(|error| format!("{}: {error}", file.display()));
+        }
+        // Both are there, or neither: the command line was checked.
+        let both = self.ccache.as_ref().zip(self.principal.as_ref());
+        let (file, server) = both.ok_or("no credentials")?;
+        let token = Ccache::load(file).and_then(|cache| cache.token(server, now));
+        token.map_err(|error| format!("{}: {error}", file.display()))
     }
 
     /// As rxpeer prints it.
-    fn printed(
-        &self,
-        key: &KeyArgument,
-        now: SystemTime,
-        entropy: &Entropy,
-    ) -> Result<Token, rxrpc::security::rxkad::keys::TokenError> {
+    fn printed(&self, key: &KeyArgument, now: SystemTime) -> Result<Token, TokenError> {
         let (form, cell) = match self.ticket4 {
             true => (TicketForm::V4, ""),
             false => (TicketForm::Krb5, "RXTEST.LOCAL"),
@@ -188,15 +184,13 @@ impl ClientArgs {
             true => (now - EXPIRED_SINCE, Duration::from_secs(60)),
             false => (now, LIFETIME),
         };
-        match &self.session {
-            Some(session) => {
-                key.print_token(form, &client, session.clone(), now, lifetime, entropy)
-            }
-            None => {
-                let drawn = rxrpc::security::rxkad::keys::new_session_key(entropy)?;
-                key.print_token(form, &client, drawn, now, lifetime, entropy)
-            }
-        }
+        let entropy: Entropy = rand::random();
+        let session = match &self.session {
+            Some(session) => session.clone(),
+            None => new_session_key(&entropy)?,
+        };
+        let print = Print::from_now(&client, &session, now, lifetime);
+        key.print_token(form, &print, &entropy)
     }
 }
 

@@ -2,15 +2,12 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{NOT_A_VERSION, ServerKeys};
+use super::{KeyArgument, NOT_A_VERSION, ServerKeys};
 use crate::security::Entropy;
 use crate::security::rxkad::krb5::des::{is_weak, set_odd_parity};
 use crate::security::rxkad::krb5::{EncType, Krb5Key};
 use crate::security::rxkad::ticket::{KVNO_K5_PART, Print};
 use crate::security::rxkad::{Principal, RxkadError, SessionKey, Token};
-
-/// How long before now a printed ticket begins to be valid: the server's clock may be behind.
-const BEGINS_BEFORE: Duration = Duration::from_secs(300);
 
 /// Of several keys of the newest version the first of these is taken: all servers know it.
 const PREFERRED: [EncType; 5] = [
@@ -48,8 +45,10 @@ pub enum TokenError {
 }
 
 impl ServerKeys {
-    /// A token for `client` at this server, good for `lifetime` (30 days at most, less five minutes), printed
-    /// with the newest key. `afs`, without instance and cell, is who may do everything in a cell.
+    /// A token for `client` at this server, good for `lifetime` (at most [`LIFETIME_MAX`]), printed with the
+    /// newest key. `afs`, without instance and cell, is who may do everything in a cell.
+    ///
+    /// [`LIFETIME_MAX`]: crate::security::rxkad::ticket::LIFETIME_MAX
     pub fn print_token(
         &self,
         client: &Principal,
@@ -64,7 +63,8 @@ impl ServerKeys {
             true => TicketForm::V4,
             false => TicketForm::Krb5,
         };
-        print_token(&server_key, kvno, form, client, key, now, lifetime, entropy)
+        let print = Print::from_now(client, &key, now, lifetime);
+        print_token(&server_key, kvno, form, &print, entropy)
     }
 
     /// Kerberos 5 keys before DES keys, then by version, then by enctype.
@@ -80,21 +80,25 @@ impl ServerKeys {
     }
 }
 
-/// A token of this form, under this key.
-#[allow(clippy::too_many_arguments)] // each is a thing of its own; who has one of them has no other
-pub(super) fn print_token(
+impl KeyArgument {
+    /// A token of this form.
+    pub fn print_token(
+        &self,
+        form: TicketForm,
+        print: &Print<'_>,
+        entropy: &Entropy,
+    ) -> Result<Token, TokenError> {
+        print_token(&self.key, self.kvno, form, print, entropy)
+    }
+}
+
+fn print_token(
     server_key: &Krb5Key,
     kvno: u32,
     form: TicketForm,
-    client: &Principal,
-    key: SessionKey,
-    now: SystemTime,
-    lifetime: Duration,
+    print: &Print<'_>,
     entropy: &Entropy,
 ) -> Result<Token, TokenError> {
-    let starts = now - BEGINS_BEFORE;
-    let expires = now + lifetime;
-    let print = Print { client, key: &key, starts, expires };
     let (kvno, ticket) = match form {
         TicketForm::Krb5 => (KVNO_K5_PART, print.seal_k5(server_key, kvno, entropy)),
         TicketForm::V4 => {
@@ -104,22 +108,7 @@ pub(super) fn print_token(
             (kvno, print.seal_v4(des.ok_or(TokenError::NotV4)?)?)
         }
     };
-    Ok(Token { kvno, ticket, key, expires })
-}
-
-impl super::KeyArgument {
-    /// A token of this form with this session key, as [`ServerKeys::print_token`] makes one.
-    pub fn print_token(
-        &self,
-        form: TicketForm,
-        client: &Principal,
-        key: SessionKey,
-        now: SystemTime,
-        lifetime: Duration,
-        entropy: &Entropy,
-    ) -> Result<Token, TokenError> {
-        print_token(&self.key, self.kvno, form, client, key, now, lifetime, entropy)
-    }
+    Ok(Token { kvno, ticket, key: print.key.clone(), expires: print.expires })
 }
 
 /// A session key from the second half of the random bytes; the first is for the ticket's confounder.

@@ -3,6 +3,8 @@
 //! Lengths are definite and as short as they can be, and lie within what encloses them. Fields that a
 //! structure may have and we do not know are skipped, in the order of their tags.
 
+use zeroize::{Zeroize, Zeroizing};
+
 use super::RxkadError;
 
 /// Tags, with the class and the bit for "constructed" in them.
@@ -197,12 +199,13 @@ fn days_since_1970(year: i64, month: i64, day: i64) -> Option<i64> {
 
 // ---- writing ------------------------------------------------------------------------------------
 
-/// An element.
+/// An element. Made in one piece, since a vector that grows leaves secrets where it was before.
 pub(super) fn write(tag: u8, contents: &[u8]) -> Vec<u8> {
     let len = contents.len();
     let digits = len.to_be_bytes();
     let digits = &digits[digits.iter().take_while(|digit| **digit == 0).count()..];
-    let mut element = vec![tag];
+    let mut element = Vec::with_capacity(2 + digits.len() + len);
+    element.push(tag);
     if len < 0x80 {
         element.push(len as u8);
     } else {
@@ -213,14 +216,16 @@ pub(super) fn write(tag: u8, contents: &[u8]) -> Vec<u8> {
     element
 }
 
-/// An element around others.
-pub(super) fn write_all<const N: usize>(tag: u8, parts: [Vec<u8>; N]) -> Vec<u8> {
-    write(tag, &parts.concat())
+/// An element around others, which are wiped.
+pub(super) fn write_all<const N: usize>(tag: u8, mut parts: [Vec<u8>; N]) -> Vec<u8> {
+    let contents = Zeroizing::new(parts.concat());
+    parts.iter_mut().for_each(Zeroize::zeroize);
+    write(tag, &contents)
 }
 
-/// A field and the element in it.
+/// A field and the element in it, which is wiped.
 pub(super) fn write_field(number: u8, element: Vec<u8>) -> Vec<u8> {
-    write(tag::field(number), &element)
+    write(tag::field(number), &Zeroizing::new(element))
 }
 
 pub(super) fn write_integer(value: u32) -> Vec<u8> {

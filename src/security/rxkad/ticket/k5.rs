@@ -159,5 +159,5 @@ fn enc_ticket_part(print: &Print<'_>) -> Vec<u8> {
         write_field(6, write_time(start)),
         write_field(7, write_time(end)),
     ];
-    write(ENC_TICKET_PART, &write_all(tag::SEQUENCE, parts))
+    write_all(ENC_TICKET_PART, [write_all(tag::SEQUENCE, parts)])
 }

@@ -74,7 +74,25 @@ pub struct Print<'a> {
     pub expires: SystemTime,
 }
 
-impl Print<'_> {
+/// How long before now a printed ticket begins to be valid: the server's clock may be behind.
+const BEGINS_BEFORE: Duration = Duration::from_secs(300);
+
+/// The longest that a printed ticket lasts from now on.
+pub const LIFETIME_MAX: Duration =
+    Duration::from_secs(times::LIFE_MAX as u64).saturating_sub(BEGINS_BEFORE);
+
+impl<'a> Print<'a> {
+    /// A ticket that is valid from now on for so long, at most [`LIFETIME_MAX`].
+    pub fn from_now(
+        client: &'a Principal,
+        key: &'a SessionKey,
+        now: SystemTime,
+        lifetime: Duration,
+    ) -> Print<'a> {
+        let lifetime = lifetime.min(LIFETIME_MAX);
+        Print { client, key, starts: now - BEGINS_BEFORE, expires: now + lifetime }
+    }
+
     /// The encrypted part of a Kerberos 5 ticket: what goes with [`KVNO_K5_PART`]. `kvno` is the key's.
     pub fn seal_k5(&self, key: &Krb5Key, kvno: u32, entropy: &crate::security::Entropy) -> Vec<u8> {
         k5::seal_part(self, key, kvno, entropy)

@@ -11,6 +11,8 @@ use crate::security::rxkad::{Principal, RxkadError, SessionKey};
 const LITTLE_ENDIAN: u8 = 1;
 /// A ticket of this length is let through whatever its padding: some that were made long ago have too much.
 const LEN_WITH_ANY_PADDING: usize = 56;
+/// More than any ticket that we print: three names, and 24 bytes.
+const LEN_MAX: usize = 256;
 /// The service that a printed ticket names; nobody checks it.
 const SERVICE: &str = "afs";
 
@@ -87,7 +89,9 @@ pub(super) fn seal(print: &Print<'_>, key: &[u8; BLOCK_LEN]) -> Result<Vec<u8>, 
     let (start, end) = (seconds(print.starts), seconds(print.expires));
     let life = life::life(start, end).ok_or(RxkadError::BadTicket)?;
     let start = u32::try_from(start).map_err(|_| RxkadError::BadTicket)?;
-    let mut ticket = vec![0];
+    // Room for all of it: a vector that grows leaves the session key where it was before.
+    let mut ticket = Vec::with_capacity(LEN_MAX);
+    ticket.push(0);
     for text in [name, instance, cell] {
         ticket.extend_from_slice(text.as_bytes());
         ticket.push(0);
