@@ -99,6 +99,68 @@ fn nobody() -> String {
 }
 
 #[test]
+fn credentials_belong_to_rxkad_and_are_of_one_kind() {
+    const KEY: &str = "1:2:a7838acbc783ec94";
+    let call = ["call", "127.0.0.1:1"];
+    let wrong: [(&[&str], &str); 11] = [
+        (&["--security", "rxgk"], "rxgk"),
+        (&["--security", "rxkad"], "--ccache, --key-file or --key"),
+        (&["--key", KEY], "need --security rxkad"),
+        (&["--security", "rxkad", "--key", "1:2"], "ENCTYPE:KVNO:HEX"),
+        (&["--security", "rxkad", "--key", "18:1:00"], "1 bytes does not belong"),
+        (&["--security", "rxkad", "--key", "99:1:00"], "99 is not known"),
+        (&["--security", "rxkad", "--key", KEY, "--session", "00"], "8 bytes"),
+        (&["--security", "rxkad", "--key", KEY, "--level", "high"], "high"),
+        (&["--security", "rxkad", "--ccache", "/x"], "--principal"),
+        (&["--security", "rxkad", "--key", KEY, "--key-file", "/x"], "cannot be used with"),
+        (&["--security", "rxkad", "--key-file", "/x", "--ticket4"], "--key"),
+    ];
+    for (arguments, word) in wrong {
+        rx(&[&call[..], arguments].concat()).failed_with(2, &[word]);
+    }
+    let wrong: [(&[&str], &str); 4] = [
+        (&["--security", "rxkad"], "--key-file or --key"),
+        (&["--require"], "need --security rxkad"),
+        (&["--key", KEY], "need --security rxkad"),
+        (&["--security", "rxkad", "--key", KEY, "--minimum-level", "none"], "none"),
+    ];
+    for (arguments, word) in wrong {
+        run(ECHO_SERVER, arguments).failed_with(2, &[word]);
+    }
+    // What is there, but is of no use.
+    let with = |option: &str, file: &str| {
+        rx(&["call", "127.0.0.1:1", "--security", "rxkad", option, file, "--principal", "afs/x"])
+    };
+    with("--ccache", "/nonexistent/cc").failed_with(1, &["/nonexistent/cc"]);
+    with("--ccache", "/dev/null").failed_with(1, &["/dev/null", "not a Kerberos credential cache"]);
+    let keys = ["--security", "rxkad", "--key-file", "/nonexistent/KeyFileExt"];
+    rx(&[&call[..], &keys].concat()).failed_with(1, &["/nonexistent/KeyFileExt"]);
+    run(ECHO_SERVER, &keys).failed_with(1, &["/nonexistent/KeyFileExt"]);
+    // A ticket of Kerberos 4 is sealed with DES.
+    let aes = format!("18:1:{}", "00".repeat(32));
+    rx(&["call", "127.0.0.1:1", "--security", "rxkad", "--key", &aes, "--ticket4"])
+        .failed_with(1, &["needs a single-DES key"]);
+}
+
+#[test]
+fn rxkad_proves_its_client_at_every_level() {
+    const KEY: &str = "18:1:000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+    let keys = ["--security", "rxkad", "--key", KEY];
+    let server = Server::start(&[&keys[..], &["--require", "--minimum-level", "auth"]].concat());
+    let call = |more: &[&str]| {
+        let all = [&["call", &server.address, "--data", "hello"], more].concat();
+        rx(&all)
+    };
+    for level in ["auth", "crypt"] {
+        let ran = call(&[&keys[..], &["--level", level]].concat());
+        assert_eq!((ran.code, ran.out.as_str()), (Some(0), "hello"), "{level}: {ran:?}");
+    }
+    let low = call(&[&keys[..], &["--level", "clear"]].concat());
+    low.failed_with(3, &["RXKADLEVELFAIL"]);
+    call(&[]).failed_with(3, &["-2"]);
+}
+
+#[test]
 fn wrong_command_lines_say_what_is_wrong_on_one_line() {
     let wrong: [(&str, &[&str], &str); 13] = [
         (RX, &["frobnicate"], "frobnicate"),

@@ -2,7 +2,7 @@
 //!
 //! A key on a command line can be read by everybody on the machine: it is for tests. Files are for the rest.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -141,6 +141,10 @@ impl ClientArgs {
             ClassName::Rxkad if !has_credentials => {
                 Err("--security rxkad needs --ccache, --key-file or --key".to_owned())
             }
+            // Clap forgets what an option requires if another forbids it.
+            _ if self.key.is_none() && (self.ticket4 || self.session.is_some() || self.expired) => {
+                Err("--session and --ticket4 need --key".to_owned())
+            }
             ClassName::Null if has_credentials => {
                 Err("--ccache, --key-file and --key need --security rxkad".to_owned())
             }
@@ -164,13 +168,13 @@ impl ClientArgs {
         if let Some(file) = &self.key_file {
             let keys = load(std::slice::from_ref(file))?;
             let token = keys.print_token(&principal("afs", ""), now, LIFETIME, &rand::random());
-            return token.map_err(|error| format!("{}: {error}", file.display()));
+            return token.map_err(|error| about(file, error));
         }
         // Both are there, or neither: the command line was checked.
         let both = self.ccache.as_ref().zip(self.principal.as_ref());
         let (file, server) = both.ok_or("no credentials")?;
         let token = Ccache::load(file).and_then(|cache| cache.token(server, now));
-        token.map_err(|error| format!("{}: {error}", file.display()))
+        token.map_err(|error| about(file, error))
     }
 
     /// As rxpeer prints it.
@@ -198,11 +202,17 @@ fn principal(name: &str, cell: &str) -> Principal {
     Principal { name: name.to_owned(), instance: String::new(), cell: cell.to_owned() }
 }
 
+/// What is wrong with a file; some errors name it themselves.
+fn about(file: &Path, error: impl std::fmt::Display) -> String {
+    let (path, text) = (file.display().to_string(), error.to_string());
+    if text.contains(&path) { text } else { format!("{path}: {text}") }
+}
+
 fn load(files: &[PathBuf]) -> Result<ServerKeys, String> {
     let mut keys = ServerKeys::new();
     for file in files {
         let loaded = ServerKeys::load(file);
-        keys.extend(loaded.map_err(|error| format!("{}: {error}", file.display()))?);
+        keys.extend(loaded.map_err(|error| about(file, error))?);
     }
     Ok(keys)
 }
