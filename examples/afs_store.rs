@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use afs::{Arguments, Problem, all_words, options, string, words};
 use bytes::Bytes;
-use rxrpc::{AbortCode, Connection, Endpoint, Request, ServiceOptions, unary};
+use rxrpc::{AbortCode, Connection, Endpoint, Request, unary};
 use tokio::io::AsyncReadExt;
 
 /// The service of file servers, and of cache managers: each calls the other by it.
@@ -39,10 +39,7 @@ async fn main() -> Result<(), Problem> {
     let arguments = Arguments::read()?;
     let volume: u32 = arguments.plain.get(1).ok_or("no VOLUME-ID")?.parse()?;
     let count: u32 = arguments.option("bytes").unwrap_or("20000000").parse()?;
-    let endpoint = Endpoint::builder()
-        .service_with(FILES, unary(call_back), ServiceOptions::small_replies())
-        .start()
-        .await?;
+    let endpoint = Endpoint::builder().service(FILES, unary(call_back)).start().await?;
     let server = arguments.server().await?;
     let files = endpoint.connect_with(server, FILES, arguments.connect_options()?).await?;
 

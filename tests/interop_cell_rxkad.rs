@@ -39,8 +39,8 @@ fn volume(cell: &Cell<'_>) -> String {
 }
 
 fn row(table: &mut Table, what: &str, ran: &Ran, good: bool) {
-    let said: Vec<_> =
-        ran.stdout.lines().filter(|line| line.contains(" s") || line.contains("creator")).collect();
+    let tells = |line: &&str| line.ends_with(" s") || line.contains("creator");
+    let said: Vec<_> = ran.stdout.lines().filter(tells).collect();
     table.check(&format!("{what:<52} {}", said.join("; ")), good, &format!("{ran:?}"));
 }
 
@@ -116,6 +116,33 @@ fn a_cells_servers_take_our_tickets_at_every_level() {
             let good = ran.code == Some(0) && field(ran.json(), "ok") == Some("true");
             row(&mut table, &format!("vlserver, {level}, rx call, {ticket}"), &ran, good);
         }
+    }
+
+    // Our server with the cell's keys, OpenAFS's client with a KDC's ticket and with a printed one.
+    let echo = format!("{ADDRESS}:7009");
+    let server = ["--listen", &echo, "--security", "rxkad", "--key-file", &key_file, "--require"];
+    cell.serve(ours(Ours::EchoServer), &server);
+    let cache = format!("KRB5CCNAME=FILE:{admin}");
+    let confdir = cell.file("etc/server");
+    let is = |ran: &Ran, key, value| field(ran.json(), key) == Some(value);
+    for level in LEVELS {
+        let class = format!("rxkad-{level}");
+        for (ticket, option) in
+            [("KDC's ticket", ["--krb5", SERVICE]), ("printed", ["--confdir", &confdir])]
+        {
+            let rxpeer = rig.rxpeer().to_str().expect("the build folder has a name in UTF-8");
+            let call = [&cache, rxpeer, "client", ADDRESS, "7009", "echo", "--bytes", "100000"];
+            let all = [&call[..], &["--security", &class], &option].concat();
+            let ran = cell.exec("env", &all);
+            let good =
+                ran.code == Some(0) && is(&ran, "errors", "0") && is(&ran, "bad_content", "0");
+            row(&mut table, &format!("OpenAFS at echo-server, {level}, {ticket}"), &ran, good);
+        }
+        let call = ["perf", &echo, "echo", "--bytes", "100000", "--json"];
+        let all = [&call[..], &["--security", "rxkad", "--level", level], &kdc].concat();
+        let ran = cell.exec(ours(Ours::Rx), &all);
+        let good = ran.code == Some(0) && is(&ran, "ok", "true");
+        row(&mut table, &format!("rx at echo-server, {level}, KDC's ticket"), &ran, good);
     }
 
     // Who is somebody else, or nobody, may not do it.

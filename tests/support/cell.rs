@@ -3,9 +3,11 @@
 //! skip in spite of `RXRPC_INTEROP=required`.
 #![allow(dead_code)] // each test binary uses a part of it
 
+use std::cell::RefCell;
 use std::ffi::OsStr;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use crate::openafs::{Ran, Rig, run, say, set_to, skip};
 
@@ -17,6 +19,8 @@ pub struct Cell<'a> {
     rig: &'a Rig,
     /// Its databases, logs and keys.
     pub folder: PathBuf,
+    /// Servers of ours in it.
+    ours: RefCell<Vec<Child>>,
 }
 
 impl<'a> Cell<'a> {
@@ -35,7 +39,7 @@ impl<'a> Cell<'a> {
         if !root {
             return Err("a cell needs root".into());
         }
-        let cell = Cell { rig, folder: rig.work.join(name) };
+        let cell = Cell { rig, folder: rig.work.join(name), ours: RefCell::default() };
         let _ = cell.script("down", &[] as &[&str]);
         let _ = std::fs::remove_dir_all(&cell.folder);
         let ran = cell.script("up", &[&["--netns", "--addr", ADDRESS], options].concat());
@@ -62,6 +66,20 @@ impl<'a> Cell<'a> {
         self.script("exec", &all)
     }
 
+    /// Starts a server where the cell can be reached, and waits until it prints a line. It ends with the cell,
+    /// whose namespace takes all with it.
+    pub fn serve(&self, program: impl AsRef<Path>, arguments: &[&str]) {
+        let mut command = Command::new(self.rig.scripts.join("cell.sh"));
+        command.arg("exec").arg(&self.folder).arg(program.as_ref()).args(arguments);
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("the script was there before");
+        let mut line = String::new();
+        let out = child.stdout.as_mut().expect("piped");
+        let read = BufReader::new(out).read_line(&mut line);
+        self.ours.borrow_mut().push(child);
+        assert!(read.is_ok_and(|bytes| bytes > 0), "not ready: {}", program.as_ref().display());
+    }
+
     /// A file of the cell, as text for a command line.
     pub fn file(&self, path: &str) -> String {
         self.folder.join(path).to_str().expect("the build folder has a name in UTF-8").to_owned()
@@ -71,6 +89,9 @@ impl<'a> Cell<'a> {
 impl Drop for Cell<'_> {
     fn drop(&mut self) {
         let _ = self.script("down", &[] as &[&str]);
+        for server in self.ours.get_mut() {
+            let _ = server.wait();
+        }
     }
 }
 

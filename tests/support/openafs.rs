@@ -283,6 +283,11 @@ impl Rig {
         })
     }
 
+    /// The C peer itself.
+    pub fn rxpeer(&self) -> &Path {
+        &self.rxpeer
+    }
+
     /// OpenAFS as a client.
     pub fn client(&self, port: u16) -> Command {
         let mut command = Command::new(&self.rxpeer);
