@@ -288,8 +288,9 @@ fn nobody_at_the_port_is_told_at_once() {
         let ran = rx(arguments);
         assert_eq!(ran.code, Some(3), "{ran:?}");
         assert_eq!(ran.err.lines().count(), 1, "{ran:?}");
-        assert!(ran.err.contains("expected") && ran.err.contains("after 0."), "{ran:?}");
-        assert!(ran.took < Duration::from_secs(2), "{ran:?}");
+        assert!(ran.err.contains("expected") && ran.err.contains("after "), "{ran:?}");
+        // Not by the dead time of 20 s: the network has said so.
+        assert!(ran.took < Duration::from_secs(15), "{ran:?}");
     }
     let json = rx(&["perf", &address, "send", "--count", "50", "--json"]).json();
     assert_eq!(
@@ -309,7 +310,7 @@ fn a_silent_host_is_given_up_at_the_deadline() {
     {
         let ran = rx(&[arguments, &["--timeout", "1"]].concat());
         assert_eq!(ran.code, Some(3), "{ran:?}");
-        assert!(ran.err.contains("after 1.0"), "{ran:?}");
+        assert!(ran.err.contains("after 1."), "{ran:?}");
     }
 }
 
@@ -319,12 +320,12 @@ fn a_server_that_vanishes_in_the_middle_of_a_call_is_noticed() {
     let arguments =
         ["perf", &server.address, "slowwrite", "--bytes", "1M", "--piece", "1k", "--json"];
     let call = Command::new(RX).args(arguments).stdout(Stdio::piped()).spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(300));
+    std::thread::sleep(Duration::from_secs(1));
     server.child.kill().unwrap();
     let killed = Instant::now();
     let done = call.wait_with_output().unwrap();
     // The next keepalive finds nobody at the port: far sooner than the dead time of 20 s.
-    assert!(killed.elapsed() < Duration::from_secs(8), "{:?}", killed.elapsed());
+    assert!(killed.elapsed() < Duration::from_secs(15), "{:?}", killed.elapsed());
     assert_eq!(done.status.code(), Some(3));
     let json: Value = serde_json::from_slice(&done.stdout).unwrap();
     assert!(json["error"].as_str().unwrap().contains("unreachable"), "{json}");
@@ -333,11 +334,11 @@ fn a_server_that_vanishes_in_the_middle_of_a_call_is_noticed() {
 #[test]
 fn a_reply_after_the_deadline_fails_its_call_and_nothing_else() {
     let server = Server::start(&["--json"]);
-    // 20 pieces, 100 ms each.
-    let slow = ["--bytes", "20", "--piece", "1", "--micros", "100000"];
+    // 300 pieces, 100 ms each.
+    let slow = ["--bytes", "300", "--piece", "1", "--micros", "100000"];
     let ran = rx(&[&["perf", &server.address, "slowread", "--timeout", "0.5"], &slow[..]].concat());
-    ran.failed_with(3, &["deadline passed", "after 0.5"]);
-    assert!(ran.took < Duration::from_millis(1500), "{ran:?}");
+    ran.failed_with(3, &["deadline passed", "after 0."]);
+    assert!(ran.took < Duration::from_secs(15), "half of the 30 s that the reply takes: {ran:?}");
     assert_eq!(rx(&["call", &server.address, "--data", "still here"]).out, "still here");
     let (code, out, _) = server.stop("-TERM");
     assert_eq!(code, Some(0));
@@ -349,11 +350,11 @@ fn a_reply_after_the_deadline_fails_its_call_and_nothing_else() {
 #[test]
 fn a_server_that_is_told_to_end_lets_its_calls_end() {
     let server = Server::start(&["--json"]);
-    let arguments = ["perf", &server.address, "slowread", "--bytes", "10", "--piece", "1"];
+    let arguments = ["perf", &server.address, "slowread", "--bytes", "20", "--piece", "1"];
     let call =
         Command::new(RX).args(arguments).args(["--micros", "100000"]).stdout(Stdio::null()).spawn();
     let mut call = call.unwrap();
-    std::thread::sleep(Duration::from_millis(300));
+    std::thread::sleep(Duration::from_secs(1));
     let (code, out, err) = server.stop("-TERM");
     assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
     assert!(call.wait().unwrap().success(), "it had a second to go, of the three of grace");
@@ -369,7 +370,7 @@ fn a_call_longer_than_the_grace_is_cut_off() {
         .stdout(Stdio::piped())
         .spawn();
     let call = call.unwrap();
-    std::thread::sleep(Duration::from_millis(300));
+    std::thread::sleep(Duration::from_secs(1));
     let (code, out, err) = server.stop("-TERM");
     assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
     let totals: Value = serde_json::from_str(&out).unwrap();
