@@ -16,8 +16,8 @@ use super::connection::{Connection, ConnectionParts, Contexts};
 use super::lifetime::{ChildGone, Children, Held};
 use super::marks::Mark;
 use super::messages::{
-    ChannelReplaced, Connect, Connected, Drain, Draining, Due, Inspect, OfferService, Output,
-    Packets, Shutdown, Unreachable, Wake,
+    ChannelReplaced, Close, Connect, Connected, Drain, Draining, Due, Inspect, OfferService,
+    Output, Packets, Shutdown, Unreachable, Wake,
 };
 use super::snapshot::SnapshotPart;
 use crate::error::{CloseReason, ConnectError, ShutdownReport};
@@ -30,7 +30,7 @@ use crate::proto::router::{Identity, Offer, Opening, RouteId, Router, RouterOutp
 use crate::proto::{CallFailure, Role, SerialCounter};
 use crate::security::EntropySource;
 use crate::server::Service;
-use crate::wire::{ChannelIndex, Cid, Epoch, ServiceId};
+use crate::wire::{ChannelIndex, Cid, Epoch, Serial, ServiceId};
 use egress::Egress;
 use receive::ReceiveLoop;
 
@@ -69,6 +69,8 @@ pub(crate) struct LocalEndpointParts {
 /// See the module.
 pub struct LocalEndpoint {
     network: Box<dyn Network>,
+    /// Whether the serials of server connections begin anywhere; not so in tests that repeat exactly.
+    has_random_serials: bool,
     config: Arc<EndpointConfig>,
     router: Router<Target>,
     router_out: RouterOutput,
@@ -100,6 +102,7 @@ struct Ending {
 
 impl LocalEndpoint {
     pub(crate) fn new(parts: LocalEndpointParts) -> LocalEndpoint {
+        let has_random_serials = parts.identity.is_none();
         let identity = parts.identity.unwrap_or_else(random_identity);
         let mut router = Router::new(parts.config.clone(), identity, now());
         if !parts.subscribers.is_empty() {
@@ -108,6 +111,7 @@ impl LocalEndpoint {
         LocalEndpoint {
             egress: Egress::new(parts.network.max_segments()),
             network: parts.network,
+            has_random_serials,
             router,
             router_out: RouterOutput::default(),
             services: HashMap::new(),
@@ -134,7 +138,13 @@ impl LocalEndpoint {
             Handshake::Server(_) => Security::Pending,
             _ => Security::Ready(None),
         };
-        let serials = SerialCounter::new();
+        // Whoever does not receive at its address must not be able to name our serials: naming one is
+        // the proof of an address (rx-calls.md 4.1).
+        let serials = if self.has_random_serials {
+            SerialCounter::starting_at(random_serial())
+        } else {
+            SerialCounter::new()
+        };
         let setup = ChannelSetup {
             role: Role::Server,
             epoch: opening.ids.epoch,
@@ -164,6 +174,12 @@ impl LocalEndpoint {
             entropy: os_entropy(),
         };
         self.run_connection(route, contexts, core_setup, setup, answering, own);
+        while let Some(oldest) = self.router.excess(now) {
+            if let Some(target) = self.router.target(oldest) {
+                target.connection.do_send(Close);
+            }
+            self.router.start_closing(oldest);
+        }
     }
 
     fn open_client(
@@ -392,6 +408,13 @@ fn random_identity() -> Identity {
         first_cid: Cid(word(4)),
         hash_seed: u64::from(word(8)) << 32 | u64::from(word(12)),
     }
+}
+
+/// Below 2^31, so that a peer that compares by signed difference from 0 sees it as new.
+fn random_serial() -> Serial {
+    let mut bytes = [0; 4];
+    fill_from_os(&mut bytes);
+    Serial((u32::from_ne_bytes(bytes) >> 1).max(1))
 }
 
 fn os_entropy() -> EntropySource {

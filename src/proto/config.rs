@@ -173,6 +173,8 @@ pub struct ConnectionConfig {
     pub client_idle: Duration,
     /// A server connection without a call is forgotten after this: above zero.
     pub server_idle: Duration,
+    /// A server connection of which no call has ever reached its service is forgotten after this.
+    pub unserved_idle: Duration,
     /// An aborted connection is remembered this long, to answer what still comes. Zero: not at all.
     pub aborted_linger: Duration,
     /// How often a CHALLENGE is sent again: above zero.
@@ -194,6 +196,7 @@ impl ConnectionConfig {
         ConnectionConfig {
             client_idle: Duration::from_secs(120),
             server_idle: Duration::from_secs(600),
+            unserved_idle: Duration::from_secs(30),
             aborted_linger: Duration::from_secs(10),
             challenge_interval: Duration::from_secs(2),
             challenge_max: 10,
@@ -212,6 +215,7 @@ impl ConnectionConfig {
     pub fn validate(&self) -> Result<(), ConfigError> {
         above_zero("client_idle", self.client_idle)?;
         above_zero("server_idle", self.server_idle)?;
+        above_zero("unserved_idle", self.unserved_idle)?;
         above_zero("challenge_interval", self.challenge_interval)?;
         range("challenge_max", self.challenge_max, 1, u32::MAX)?;
         if self.waiting_calls_max == 0 {
@@ -235,6 +239,9 @@ pub struct EndpointConfig {
     pub connections_max: usize,
     /// Server connections at once from one address and port. Zero: none.
     pub connections_per_peer_max: usize,
+    /// Server connections at once whose peers have not proved their addresses: 1..=`connections_max`. One
+    /// more closes the oldest of them.
+    pub unproved_connections_max: usize,
     /// To an address that has not proved itself, at most so many times the bytes that came from it;
     /// `None` = no limit, `Some(0)` = nothing.
     pub amplification_max: Option<u32>,
@@ -263,6 +270,7 @@ impl Default for EndpointConfig {
             version_text: concat!("rxrpc ", env!("CARGO_PKG_VERSION")).to_owned(),
             connections_max: 100_000,
             connections_per_peer_max: 1024,
+            unproved_connections_max: 10_000,
             amplification_max: Some(3),
             peer_linger: Duration::from_secs(60),
             nat_ping: None,
@@ -282,6 +290,13 @@ impl EndpointConfig {
         above_zero("peer_linger", self.peer_linger)?;
         if let Some(interval) = self.nat_ping {
             above_zero("nat_ping", interval)?;
+        }
+        if !(1..=self.connections_max).contains(&self.unproved_connections_max) {
+            return Err(ConfigError::new(
+                "unproved_connections_max",
+                format_args!("1 to connections_max, which is {}", self.connections_max),
+                self.unproved_connections_max,
+            ));
         }
         self.server.validate()?;
         self.client.validate()

@@ -187,6 +187,8 @@ pub struct Connection<W> {
     /// Server: answers to the question how long the channels have been idle.
     idle_answers: [Option<Option<Instant>>; ChannelIndex::COUNT],
     idle_due: Option<Instant>,
+    /// Server: a call has reached its service. One that never had such a call is not kept for long.
+    is_served: bool,
     failures_answered: u32,
     failure_answered_at: Option<Instant>,
 }
@@ -207,7 +209,7 @@ impl<W> Connection<W> {
         };
         let idle = match setup.role {
             Role::Client => setup.config.client_idle,
-            Role::Server => setup.config.server_idle,
+            Role::Server => setup.config.unserved_idle.min(setup.config.server_idle),
         };
         Connection {
             role: setup.role,
@@ -230,6 +232,7 @@ impl<W> Connection<W> {
             idle_since: now,
             idle_answers: [None; ChannelIndex::COUNT],
             idle_due: later_by(now, idle),
+            is_served: false,
             failures_answered: 0,
             failure_answered_at: None,
         }
@@ -282,6 +285,7 @@ impl<W> Connection<W> {
             }
             ChannelToConnection::Busy => self.slots[index.index()].avoid = Some(now),
             ChannelToConnection::NeedsSecurity => self.challenge_for(now, index, out),
+            ChannelToConnection::Served => self.is_served = true,
             ChannelToConnection::ServiceAdopted(service_id) => {
                 self.adopt_service(now, index, service_id, out);
             }

@@ -11,7 +11,7 @@ mod peers;
 mod runs;
 mod table;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -81,6 +81,8 @@ pub struct Router<T> {
     /// What happened without a connection's or channel's doing, for subscribers; `None` = there are none.
     events: Option<Vec<(event::Origin, Event)>>,
     is_closing: bool,
+    /// Server connections whose peers had not proved their addresses when they came, oldest first.
+    unproved: VecDeque<RouteId>,
 }
 
 /// The random numbers that an endpoint is born with.
@@ -113,6 +115,7 @@ impl<T> Router<T> {
             counters: Counters::default(),
             events: None,
             is_closing: false,
+            unproved: VecDeque::new(),
             config,
         }
     }
@@ -164,7 +167,11 @@ impl<T> Router<T> {
         let mut route = Route::new(key, role, opening.ids, opening.peer, peer_id, target);
         route.service_id = opening.service_id;
         let id = self.table.insert(route);
-        self.peers.get_mut(peer_id).peer.server_connections += 1;
+        let peer = &mut self.peers.get_mut(peer_id).peer;
+        peer.server_connections += 1;
+        if !peer.hint.is_proved(now) {
+            self.unproved.push_back(id);
+        }
         self.note(
             opening.ids,
             event::ConnectionOpened {
@@ -174,6 +181,20 @@ impl<T> Router<T> {
             },
         );
         id
+    }
+
+    /// The oldest server connection whose peer has not proved its address, if there are more of those than
+    /// there may be: close it. Ask after each [`Router::insert_server`].
+    pub fn excess(&mut self, now: Instant) -> Option<RouteId> {
+        while self.unproved.len() > self.config.unproved_connections_max {
+            let id = self.unproved.pop_front()?;
+            let route = self.table.get(id).filter(|route| !route.is_closing);
+            if route.is_some_and(|route| !self.peers.get(route.peer_id).peer.hint.is_proved(now)) {
+                self.note_at(NOWHERE, DropReason::ConnectionLimit.into());
+                return Some(id);
+            }
+        }
+        None
     }
 
     /// The connection drains: nothing more goes to it, but its key stays taken.

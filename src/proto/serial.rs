@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::wire::Serial;
 
-/// Hands out serials: from 1, +1 for every transmitted packet, skipping 0 at the wrap (rx-wire.md 1.3).
+/// Hands out serials: +1 for every transmitted packet, skipping 0 at the wrap (rx-wire.md 1.3). A client's
+/// begin at 1, a server's anywhere below 2^31.
 ///
 /// The one piece of state that the channels of a connection share. It is an atomic because actix wants
 /// whatever travels in a message to be `Send`; nothing is ordered by it across channels, so the order is

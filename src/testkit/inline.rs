@@ -228,7 +228,12 @@ impl InlineEndpoint {
                     self.run(now, route, channel, &run);
                 }
                 Step::Control { route, at } => self.control(now, route, &data[at]),
-                Step::Open(opening) => self.open(now, *opening),
+                Step::Open(opening) => {
+                    self.open(now, *opening);
+                    while let Some(oldest) = self.router.excess(now) {
+                        self.close_connection(now, oldest);
+                    }
+                }
             }
             // Mailboxes hold all runs of a batch before what they cause comes back.
         }

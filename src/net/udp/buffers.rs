@@ -12,9 +12,9 @@ use quinn_udp::BATCH_SIZE;
 /// is ever cut off.
 pub(super) const BUFFER_BYTES: usize = 64 << 10;
 
-/// What is received in one piece up to this length is copied: a slow reader of a few packets must not
-/// keep a whole buffer.
-const COPIED_BYTES_MAX: usize = 4 << 10;
+/// What is received in one piece up to this length is copied: a slow reader must not keep much more memory
+/// than it has bytes, here at most twice as much.
+const COPIED_BYTES_MAX: usize = BUFFER_BYTES / 2;
 
 /// Most buffers that are remembered to come back (4 MiB); beyond, readers free them.
 const LENT_BUFFERS_MAX: usize = 64;
@@ -130,16 +130,16 @@ mod tests {
     fn a_slow_reader_keeps_its_data_and_blocks_nobody() {
         let mut buffers = Buffers::new();
         let kept: Vec<_> =
-            (0..200).map(|n| receive(&mut buffers, 5000 + n, n as u8)).collect::<Vec<_>>();
+            (0..200).map(|n| receive(&mut buffers, 40_000 + n, n as u8)).collect::<Vec<_>>();
         assert_eq!(buffers.lent.len(), LENT_BUFFERS_MAX);
         for (n, data) in kept.iter().enumerate() {
-            assert!(data.len() == 5000 + n && data.iter().all(|&byte| byte == n as u8));
+            assert!(data.len() == 40_000 + n && data.iter().all(|&byte| byte == n as u8));
         }
         drop(kept);
         let _ = buffers.slices();
         let made = buffers.made();
         for _ in 0..200 {
-            receive(&mut buffers, 5000, 0);
+            receive(&mut buffers, 40_000, 0);
         }
         assert_eq!(buffers.made(), made);
     }

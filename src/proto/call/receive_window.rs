@@ -120,7 +120,9 @@ impl ReceiveWindow {
             if self.held.len() <= index {
                 self.held.resize(index + 1, None);
             }
-            self.held[index] = Some(packet);
+            // It may stay: without the buffer that it came in, of which it may be a small part.
+            let payload = Bytes::copy_from_slice(&packet.payload);
+            self.held[index] = Some(Packet { payload, ..packet });
             return Offer::Queued;
         }
         let filled_gap = !self.held.is_empty();
@@ -172,6 +174,11 @@ impl ReceiveWindow {
     /// Whether the first packet is there, so that an application can start.
     pub fn has_in_order(&self) -> bool {
         self.next != Seq::FIRST
+    }
+
+    /// Whether the application is so far behind that what it is given should not keep receive buffers.
+    pub fn is_backlogged(&self) -> bool {
+        2 * self.unread_packets() > self.size
     }
 
     /// Packets delivered that the application has not wholly taken.
@@ -253,7 +260,7 @@ impl ReceiveWindow {
 
     /// Only outsized packets can reach this: windows count packets (rx-flow.md 6, "bytes").
     fn hard_bytes_max(&self) -> usize {
-        (2 * self.size_max as usize * 1444).max(self.soft_bytes_max)
+        2 * self.size as usize * 1444
     }
 }
 

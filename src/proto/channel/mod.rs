@@ -145,6 +145,8 @@ pub struct Channel {
     final_ack: Option<Instant>,
     /// The connection has failed or is closed.
     failure: Option<ConnectionFailure>,
+    /// Server: a call has reached its service.
+    has_served: bool,
     /// Server: no new calls; the endpoint is shutting down.
     draining: bool,
     /// Server: who the client is.
@@ -173,6 +175,7 @@ impl Channel {
             call: None,
             final_ack: None,
             failure: None,
+            has_served: false,
             draining: false,
             identity: None,
             aborts: memory::AbortThrottle::default(),

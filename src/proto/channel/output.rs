@@ -115,6 +115,8 @@ pub enum ChannelToConnection {
     Busy,
     /// Server: a call waits for the connection to be secured.
     NeedsSecurity,
+    /// Server: a call of the channel has reached its service, for the first time.
+    Served,
     /// Client: the server answers for this service.
     ServiceAdopted(ServiceId),
     /// DATA came although the connection has failed: the peer does not know.

@@ -77,7 +77,11 @@ impl Channel {
         }
         call.note_heard(now);
         if !call.attached {
-            call.unattached.append(&mut out.scratch.delivered);
+            // They wait for a proof, perhaps for ever: without the buffers that they came in.
+            call.unattached.extend(out.scratch.delivered.drain(..).map(|(seq, packet)| {
+                let payload = Bytes::copy_from_slice(&packet.payload);
+                (seq, Packet { payload, ..packet })
+            }));
         } else if matches!(self.security, Security::Ready(Some(_))) {
             out.scratch.unopened.append(&mut out.scratch.delivered);
         } else {
@@ -168,7 +172,9 @@ impl Channel {
             call.receive.consume(1, plain.len());
         } else {
             let tag = call.tag;
-            out.deliver(tag, plain);
+            // A slow reader keeps what it has, not the buffers that it came in.
+            let copies = call.receive.is_backlogged();
+            out.deliver(tag, if copies { Bytes::copy_from_slice(&plain) } else { plain });
         }
     }
 

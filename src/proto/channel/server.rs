@@ -180,6 +180,9 @@ impl Channel {
         let Some(call) = &mut self.call else { return };
         call.attached = true;
         call.timers.reach_ping = None;
+        if !std::mem::replace(&mut self.has_served, true) {
+            out.connection.push(ChannelToConnection::Served);
+        }
         let (tag, is_complete) = (call.tag, call.receive.is_complete());
         let incoming = Incoming {
             number: call.number,

@@ -51,7 +51,11 @@ impl<W> Connection<W> {
             return;
         }
         let answers = self.idle_answers.map(Option::flatten);
-        let limit = self.config.server_idle;
+        let limit = if self.is_served {
+            self.config.server_idle
+        } else {
+            self.config.unserved_idle.min(self.config.server_idle)
+        };
         if answers.iter().any(Option::is_none) {
             self.idle_due = later_by(now, limit);
             return;

@@ -140,6 +140,8 @@ impl Scenario {
             call.keepalive = false;
             call.receive_window_max_packets = 32;
         }
+        // The rows speak of one connection, also where no call of it reaches its service.
+        config.server.unserved_idle = config.server.server_idle;
         adjust(&mut config);
         let now = Instant::now();
         let identity = Identity { epoch: Epoch(EPOCH), first_cid: Cid(CID), hash_seed: 1 };

@@ -1,0 +1,166 @@
+//! What an address may cost us that has not proved itself: limits at the limit and one beyond, in the bare
+//! core with literal times and through the real tree.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rxrpc::net::{Incoming, MemoryHub, Network, Transmit};
+use rxrpc::proto::DropReason;
+use rxrpc::proto::config::EndpointConfig;
+use rxrpc::proto::router::{Identity, Offer};
+use rxrpc::security::RxNull;
+use rxrpc::testkit::InlineEndpoint;
+use rxrpc::wire::{
+    Ack, AckReason, CallNumber, Cid, Epoch, Flags, FullTrailer, Header, PacketType, SecurityIndex,
+    Seq, Serial, ServiceId, Trailer,
+};
+use rxrpc::{Endpoint, IncomingCall, StreamError};
+
+fn data(cid: u32, seq: u32, flags: Flags, payload: &[u8]) -> Vec<u8> {
+    let header = Header {
+        epoch: Epoch(0x8f3a_21c4),
+        cid: Cid(cid),
+        call_number: CallNumber(1),
+        seq: Seq(seq),
+        serial: Serial(seq),
+        packet_type: PacketType::Data,
+        flags: flags.with(Flags::CLIENT_INITIATED),
+        user_status: 0,
+        security_index: SecurityIndex::NULL,
+        cksum: 0,
+        service_id: ServiceId(1),
+    };
+    [&header.encode()[..], payload].concat()
+}
+
+fn blind_answer(cid: u32, serial: u32, header_serial: u32) -> Vec<u8> {
+    let header = Header {
+        packet_type: PacketType::Ack,
+        seq: Seq(0),
+        serial: Serial(header_serial),
+        ..Header::decode(&data(cid, 1, Flags::NONE, b"")).unwrap()
+    };
+    let ack = Ack {
+        buffer_space: 0,
+        max_skew: 0,
+        first_packet: Seq(1),
+        previous_packet: Seq(0),
+        serial: Serial(serial),
+        reason: AckReason::PingResponse,
+        sacks: &[],
+        padding: [0; 3],
+        trailer: Trailer::Full(FullTrailer {
+            max_mtu: 1444,
+            if_mtu: 1444,
+            rwind: 255,
+            jumbo_max: 1,
+        }),
+        excess: &[],
+    };
+    let mut datagram = header.encode().to_vec();
+    ack.encode(&mut datagram);
+    datagram
+}
+
+fn address(port: u16) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, 1], port))
+}
+
+fn endpoint(change: impl FnOnce(&mut EndpointConfig), now: Instant) -> InlineEndpoint {
+    let mut config = EndpointConfig::default();
+    change(&mut config);
+    let identity = Identity { epoch: Epoch(0x8000_0001), first_cid: Cid(4), hash_seed: 1 };
+    let mut endpoint = InlineEndpoint::new(config, identity, now);
+    let offer = Offer { classes: vec![Arc::new(RxNull)], needs_reach: true, upgrades_to: None };
+    endpoint.offer(ServiceId(1), offer);
+    endpoint
+}
+
+#[test]
+fn the_oldest_unproved_connection_makes_room_for_one_beyond_the_limit() {
+    let now = Instant::now();
+    let mut server = endpoint(|config| config.unproved_connections_max = 3, now);
+    for client in 0..3 {
+        server.receive(now, address(7001 + client), &data(4, 2, Flags::NONE, b"x"));
+    }
+    let first = server.routes()[0];
+    assert_eq!(server.routes().len(), 3);
+    assert_eq!(server.counters().dropped_for(DropReason::ConnectionLimit), 0);
+    server.receive(now, address(7004), &data(4, 2, Flags::NONE, b"x"));
+    assert_eq!(server.routes().len(), 3);
+    assert!(!server.routes().contains(&first));
+    assert_eq!(server.counters().dropped_for(DropReason::ConnectionLimit), 1);
+}
+
+#[test]
+fn a_connection_that_served_no_call_is_forgotten_soon_and_one_that_did_is_not() {
+    let mut now = Instant::now();
+    let mut server = endpoint(|_| {}, now);
+    server.offer(
+        ServiceId(1),
+        Offer { classes: vec![Arc::new(RxNull)], needs_reach: false, upgrades_to: None },
+    );
+    server.receive(now, address(7001), &data(4, 2, Flags::NONE, b"x"));
+    server.receive(now, address(7002), &data(4, 1, Flags::LAST_PACKET, b"x"));
+    let served = server.routes()[1];
+    let end = now + Duration::from_secs(60);
+    while let Some(next) = server.next_deadline().filter(|next| *next <= end) {
+        now = now.max(next);
+        server.advance(now);
+    }
+    assert_eq!(server.routes(), [served]);
+}
+
+#[test]
+fn outsized_packets_of_an_unread_call_end_at_twice_its_window() {
+    let now = Instant::now();
+    let mut server = endpoint(|_| {}, now);
+    let payload = vec![0; 40_000];
+    for seq in 2..32 {
+        server.receive(now, address(7001), &data(4, seq, Flags::NONE, &payload));
+    }
+    let route = server.routes()[0];
+    let held = server.channel(route, rxrpc::wire::ChannelIndex::ALL[0]).unwrap().buffered_bytes();
+    assert!(held <= 2 * 32 * 1444, "{held}");
+    assert_eq!(server.counters().dropped_for(DropReason::NoBuffer), 28);
+}
+
+/// Somebody who sends from an address that is not its own sees no answer. It guesses serials.
+#[actix_rt::test]
+async fn a_blind_sender_draws_no_more_than_three_times_its_bytes() {
+    tokio::time::pause();
+    let hub = MemoryHub::new();
+    let (at, source) = hub.bind_source(address(7009)).unwrap();
+    let large = |call: IncomingCall| async move {
+        call.reply(Bytes::from(vec![7; 5_000_000]));
+        Ok::<_, StreamError>(())
+    };
+    let _server = Endpoint::builder().network(source).service(1, large).start().await.unwrap();
+    let mut sender = hub.bind(address(7001)).unwrap();
+    let mut sent = 0;
+    let mut send = |datagram: Vec<u8>| {
+        sent += datagram.len();
+        let transmit = Transmit::datagram(at, &datagram);
+        sender.try_send(&transmit).unwrap();
+    };
+    send(data(4, 1, Flags::LAST_PACKET, b"all of it"));
+    for guess in 1..=50 {
+        send(blind_answer(4, guess, guess + 1));
+    }
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let mut drawn = 0;
+    let mut batch = Vec::new();
+    std::future::poll_fn(|task| {
+        while sender.poll_receive(task, &mut batch).is_ready() {}
+        std::task::Poll::Ready(())
+    })
+    .await;
+    for incoming in batch {
+        if let Incoming::Datagrams { data, .. } = incoming {
+            drawn += data.len();
+        }
+    }
+    assert!(drawn > 0 && drawn <= 3 * sent, "{sent} bytes drew {drawn}");
+}
