@@ -1,6 +1,8 @@
 //! The send window: what the application has queued, what is in flight, what was acknowledged
 //! (rx-flow.md 2, 3 and 7).
 
+mod loss;
+
 use std::collections::VecDeque;
 use std::time::Instant;
 
@@ -8,8 +10,6 @@ use bytes::Bytes;
 
 use crate::wire::{Ack, Seq, Serial};
 
-/// Negative ACKs after which a packet counts as lost.
-const NACKS_MAX: u32 = 3;
 /// Packets that an application may always queue ahead, however small the window.
 const QUEUE_PACKETS_MIN: u32 = 64;
 
@@ -346,25 +346,6 @@ impl SendWindow {
         }
     }
 
-    /// The retransmission timer ran out: everything unacknowledged counts as lost. Returns how many.
-    pub fn lose_all(&mut self) -> u32 {
-        let mut count = 0;
-        for sent in self.packets.iter_mut().filter(|sent| !sent.is_acked) {
-            sent.is_lost = true;
-            count += 1;
-        }
-        self.lost = count;
-        self.flying = 0;
-        self.nacks = 0;
-        count
-    }
-
-    /// Lowest seq that is marked lost.
-    pub fn first_lost(&self) -> Option<Seq> {
-        let index = self.packets.iter().position(|sent| sent.is_lost)?;
-        Some(self.una.plus(index as u32))
-    }
-
     /// Bytes that the application may write beyond what it was told before; `None` where it is too little
     /// to be worth telling.
     pub fn take_credit(&mut self, payload_max: usize) -> Option<u64> {
@@ -455,38 +436,6 @@ impl SendWindow {
         }
     }
 
-    /// OpenAFS's counter of negative ACKs; what it marks must have been sent before the packet that
-    /// provoked the ACK (rx-flow.md 7).
-    fn judge_holes(
-        &mut self,
-        serial: Serial,
-        highest_acked: Option<usize>,
-        acked_behind_hole: u32,
-        progress: &mut Progress,
-    ) {
-        if acked_behind_hole == 0 {
-            self.nacks = 0;
-            return;
-        }
-        self.nacks = (self.nacks + 1).max(acked_behind_hole);
-        let Some(highest) = highest_acked else { return };
-        if self.nacks < NACKS_MAX {
-            return;
-        }
-        for index in 0..highest {
-            let sent = &mut self.packets[index];
-            let judged =
-                if serial.is_none() { !sent.is_resent } else { sent.serial.before(serial) };
-            if !sent.is_acked && !sent.is_lost && judged {
-                sent.is_lost = true;
-                self.flying -= 1;
-                self.lost += 1;
-                progress.lost += 1;
-                progress.lost_first.get_or_insert(self.una.plus(index as u32));
-            }
-        }
-    }
-
     fn free_chunks(&mut self) {
         let keep_from = self.packets.front().map_or(self.packed, |sent| sent.offset);
         while let Some(chunk) = self.chunks.front() {
@@ -512,7 +461,7 @@ mod tests {
     use super::*;
     use crate::wire::{AckReason, Trailer};
 
-    fn window(packets: u32) -> SendWindow {
+    pub(super) fn window(packets: u32) -> SendWindow {
         let mut window = SendWindow::new(255, 255);
         window.write(Bytes::from(vec![7; packets as usize * 1412]));
         window.close();
@@ -525,7 +474,7 @@ mod tests {
         window
     }
 
-    fn ack(first: u32, serial: u32, sacks: &[u8]) -> Ack<'_> {
+    pub(super) fn ack(first: u32, serial: u32, sacks: &[u8]) -> Ack<'_> {
         Ack {
             buffer_space: 0,
             max_skew: 0,
@@ -616,33 +565,6 @@ mod tests {
         assert!(!newest && progress == Progress::default() && !window.has_unacked());
         window.acknowledge(&ack(4, 0, &[1, 0, 1]), Serial(11)).unwrap();
         assert_eq!(window.in_flight(), 1);
-    }
-
-    #[test]
-    fn three_negative_acks_or_three_packets_behind_a_hole_mean_loss() {
-        // S-87, S-88.
-        let mut window = self::window(6);
-        for (serial, sacks) in [(2, &[0, 1][..]), (3, &[0, 1, 1])] {
-            let (_, progress) = window.acknowledge(&ack(1, serial, sacks), Serial(serial)).unwrap();
-            assert_eq!(progress.lost, 0);
-        }
-        let (_, progress) = window.acknowledge(&ack(1, 4, &[0, 1, 1, 1]), Serial(4)).unwrap();
-        assert_eq!((progress.lost, progress.lost_first), (1, Some(Seq(1))));
-        let mut window = self::window(6);
-        let (_, progress) = window.acknowledge(&ack(1, 6, &[0, 0, 0, 1, 1, 1]), Serial(1)).unwrap();
-        assert_eq!(progress.lost, 3);
-    }
-
-    #[test]
-    fn a_packet_sent_after_the_provoking_one_is_not_judged() {
-        // S-89.
-        let mut window = window(4);
-        if let Some(sent) = window.packet_mut(Seq(1)) {
-            sent.serial = Serial(20);
-            sent.is_resent = true;
-        }
-        let (_, progress) = window.acknowledge(&ack(1, 15, &[0, 1, 1, 1]), Serial(1)).unwrap();
-        assert_eq!(progress.lost, 0);
     }
 
     #[test]
