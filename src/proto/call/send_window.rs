@@ -86,6 +86,8 @@ pub struct SendWindow {
     /// Packets in `packets` that are neither acknowledged nor marked lost.
     flying: u32,
     lost: u32,
+    /// No packet below is marked lost: the search for the first goes on from here.
+    lost_from: Seq,
     nacks: u32,
     /// Highest header serial of an ACK applied.
     ack_serial_max: Option<Serial>,
@@ -111,6 +113,7 @@ impl SendWindow {
             soft_contiguous: 0,
             flying: 0,
             lost: 0,
+            lost_from: Seq::FIRST,
             nacks: 0,
             ack_serial_max: None,
             credit_given: 0,
@@ -209,19 +212,8 @@ impl SendWindow {
     /// The next packet to transmit below `limit`: lost ones first, then a new one, which takes at most
     /// `payload_max` plain bytes. Returns its seq.
     pub fn take_next(&mut self, limit: Seq, payload_max: usize, now: Instant) -> Option<Seq> {
-        if self.lost > 0
-            && let Some(index) = self.packets.iter().position(|sent| sent.is_lost)
-        {
-            let seq = self.una.plus(index as u32);
-            if !seq.before(limit) {
-                return None;
-            }
-            let sent = &mut self.packets[index];
-            sent.is_lost = false;
-            sent.is_resent = true;
-            self.lost -= 1;
-            self.flying += 1;
-            return Some(seq);
+        if let Some(seq) = self.first_lost() {
+            return seq.before(limit).then(|| self.take_lost(seq));
         }
         if !self.next_seq().before(limit) {
             return None;
@@ -396,6 +388,7 @@ impl SendWindow {
         if count > 0 {
             progress.moved = true;
             self.una = first;
+            self.lost_from = self.lost_from.later(first);
             self.soft_contiguous = self.soft_contiguous.saturating_sub(count);
             self.free_chunks();
         }
