@@ -270,7 +270,7 @@ impl Default for EndpointConfig {
             version_text: concat!("rxrpc ", env!("CARGO_PKG_VERSION")).to_owned(),
             connections_max: 100_000,
             connections_per_peer_max: 1024,
-            unproved_connections_max: 10_000,
+            unproved_connections_max: 4096,
             amplification_max: Some(3),
             peer_linger: Duration::from_secs(60),
             nat_ping: None,
