@@ -131,15 +131,15 @@ fn credentials_belong_to_rxkad_and_are_of_one_kind() {
     let with = |option: &str, file: &str| {
         rx(&["call", "127.0.0.1:1", "--security", "rxkad", option, file, "--principal", "afs/x"])
     };
-    with("--ccache", "/nonexistent/cc").failed_with(1, &["/nonexistent/cc"]);
-    with("--ccache", "/dev/null").failed_with(1, &["/dev/null", "not a Kerberos credential cache"]);
+    with("--ccache", "/nonexistent/cc").failed_with(2, &["/nonexistent/cc"]);
+    with("--ccache", "/dev/null").failed_with(2, &["/dev/null", "not a Kerberos credential cache"]);
     let keys = ["--security", "rxkad", "--key-file", "/nonexistent/KeyFileExt"];
-    rx(&[&call[..], &keys].concat()).failed_with(1, &["/nonexistent/KeyFileExt"]);
-    run(ECHO_SERVER, &keys).failed_with(1, &["/nonexistent/KeyFileExt"]);
+    rx(&[&call[..], &keys].concat()).failed_with(2, &["/nonexistent/KeyFileExt"]);
+    run(ECHO_SERVER, &keys).failed_with(2, &["/nonexistent/KeyFileExt"]);
     // A ticket of Kerberos 4 is sealed with DES.
     let aes = format!("18:1:{}", "00".repeat(32));
     rx(&["call", "127.0.0.1:1", "--security", "rxkad", "--key", &aes, "--ticket4"])
-        .failed_with(1, &["needs a single-DES key"]);
+        .failed_with(2, &["needs a single-DES key"]);
 }
 
 #[test]
@@ -162,13 +162,26 @@ fn rxkad_proves_its_client_at_every_level() {
 
 #[test]
 fn wrong_command_lines_say_what_is_wrong_on_one_line() {
-    let wrong: [(&str, &[&str], &str); 13] = [
+    let wrong: [(&str, &[&str], &str); 26] = [
         (RX, &["frobnicate"], "frobnicate"),
         (RX, &["call"], "<HOST:PORT>"),
         (RX, &["call", "127.0.0.1:1", "--frob"], "--frob"),
-        (RX, &["call", "127.0.0.1:1", "--service", "0"], "1 to 65535"),
+        (RX, &["call", "127.0.0.1:1", "--service", "0"], "1..=65535"),
         (RX, &["call", "127.0.0.1:1", "--data", "x", "--zero", "1"], "--zero"),
+        (RX, &["call", "127.0.0.1:1", "--service", "70000"], "1..=65535"),
+        (RX, &["call", "127.0.0.1:1", "--service", "-1"], "1..=65535"),
         (RX, &["call", "127.0.0.1:1", "--timeout", "0"], "seconds above 0"),
+        (RX, &["call", "127.0.0.1:1", "--timeout", "-1"], "seconds above 0"),
+        (RX, &["call", "127.0.0.1:1", "--timeout", "1e30"], "at most 1000000000"),
+        (RX, &["version", "127.0.0.1:1", "--timeout", "-1"], "seconds above 0"),
+        (ECHO_SERVER, &["--grace", "-1"], "seconds above 0"),
+        (RX, &["call", "127.0.0.1"], "HOST:PORT"),
+        (RX, &["call", "127.0.0.1:99999"], "HOST:PORT"),
+        (RX, &["perf", "::1:7009", "send"], "[::1]:7009"),
+        (RX, &["version", "nowhere"], "HOST:PORT"),
+        (ECHO_SERVER, &["--listen", "nowhere"], "HOST:PORT"),
+        (ECHO_SERVER, &["--listen", "127.0.0.1:65536"], "HOST:PORT"),
+        (RX, &["call", "127.0.0.1:1", "--file", "/no/such/file"], "/no/such/file"),
         (RX, &["call", "127.0.0.1:1", "--count", "0"], "--count"),
         (RX, &["perf", "127.0.0.1:1", "shout"], "shout"),
         (RX, &["perf", "127.0.0.1:1", "send", "--bytes", "2G"], "2147483647"),
@@ -193,10 +206,37 @@ fn what_cannot_start_exits_with_1() {
     let server = Server::start(&[]);
     run(ECHO_SERVER, &["--listen", &server.address])
         .failed_with(1, &["cannot bind", &server.address]);
-    run(ECHO_SERVER, &["--listen", "nowhere"]).failed_with(1, &["nowhere"]);
-    rx(&["call", "no-such-host.invalid:7009"]).failed_with(1, &["no-such-host.invalid:7009"]);
-    let missing = ["call", &server.address, "--file", "/no/such/file"];
-    rx(&missing).failed_with(1, &["/no/such/file"]);
+    // An address that is not this machine's.
+    run(ECHO_SERVER, &["--listen", "192.0.2.1:0"]).failed_with(1, &["192.0.2.1"]);
+    run(ECHO_SERVER, &["--listen", "no-such-host.invalid:0"])
+        .failed_with(1, &["no-such-host.invalid:0"]);
+}
+
+#[test]
+fn a_host_without_an_address_is_a_failed_call() {
+    const NOWHERE: &str = "no-such-host.invalid:7009";
+    for arguments in [&["call", NOWHERE][..], &["perf", NOWHERE, "send"], &["version", NOWHERE]] {
+        rx(&[arguments, &["--timeout", "30"]].concat())
+            .failed_with(3, &["no address for", NOWHERE]);
+    }
+}
+
+#[test]
+fn with_json_a_failure_before_the_first_call_is_a_line_of_json_too() {
+    let failures: [(&[&str], i32, &str); 5] = [
+        (&["call", "no-such-host.invalid:7009", "--timeout", "30"], 3, "no address for"),
+        (&["call", "127.0.0.1:1", "--file", "/no/such/file"], 2, "/no/such/file"),
+        (&["call", "127.0.0.1:1", "--security", "rxkad"], 2, "--ccache, --key-file or --key"),
+        (&["perf", "127.0.0.1:1", "rpc", "--bytes", "1"], 2, "--send and --recv"),
+        (&["perf", "no-such-host.invalid:7009", "send"], 3, "no address for"),
+    ];
+    for (arguments, code, word) in failures {
+        let ran = rx(&[arguments, &["--json"]].concat());
+        let json = ran.json();
+        assert_eq!((ran.code, &json["ok"]), (Some(code), &false.into()), "{ran:?}");
+        assert!(json["error"].as_str().is_some_and(|error| error.contains(word)), "{ran:?}");
+        assert_eq!((ran.out.lines().count(), ran.err.as_str()), (1, ""), "{ran:?}");
+    }
 }
 
 #[test]

@@ -162,7 +162,7 @@ fn a_cells_servers_take_our_tickets_at_every_level() {
         "73",
         &["--security", "rxkad", "--ccache", &admin, "--principal", "afs/elsewhere"],
     );
-    let good = ran.code == Some(1) && ran.stderr.contains("no ticket for afs/elsewhere");
+    let good = ran.code == Some(2) && ran.stdout.contains("no ticket for afs/elsewhere");
     row(&mut table, "rx says which ticket the cache has not", &ran, good);
     table.finish();
 }

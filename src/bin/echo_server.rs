@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use actix_rt::signal::unix::{SignalKind, signal};
 use clap::Parser;
-use common::args::{self, EXIT_USAGE, trouble};
+use common::args::{self, HostPort, Stop, trouble};
 use common::security::ServerArgs;
 use common::service::{ECHO_SERVICE, PERF_SERVICE, echo, perf};
 use futures::future::{Either, select};
@@ -16,17 +16,21 @@ use rxrpc::{CloseReason, Endpoint, ServiceOptions, ShutdownReport};
 use serde::Serialize;
 
 const NAME: &str = "echo-server";
+/// How long the name of the address to listen on may be looked up.
+const LOOK_UP_MAX: Duration = Duration::from_secs(30);
 
 /// A server of Rx to try clients with.
 ///
 /// Service 1 sends back what it gets. Service 147 speaks the operations of rxperf, and those of `rx perf`.
 /// Prints one line, `listening on ADDRESS:PORT`, when it is ready. SIGTERM and SIGINT end it in order.
+/// Exit status: 0 all is well, 1 it could not start or broke, 2 the command line was wrong or names what is
+/// of no use.
 #[derive(Parser, Debug)]
 #[command(name = NAME, version)]
 struct Args {
     /// Address and port to listen on; port 0 = any free one
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:7009")]
-    listen: String,
+    listen: HostPort,
     /// At the end, print the totals as a line of JSON
     #[arg(long)]
     json: bool,
@@ -48,7 +52,7 @@ struct Args {
     #[arg(long, value_name = "BYTES", default_value = "256M", value_parser = args::size)]
     request_max: u64,
     /// How long calls may go on after SIGTERM or SIGINT
-    #[arg(long, value_name = "SECONDS", default_value = "3", value_parser = args::seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "3", value_parser = args::seconds, allow_negative_numbers = true)]
     grace: Duration,
 }
 
@@ -59,8 +63,7 @@ fn main() -> ExitCode {
         Err(status) => return status,
     };
     if let Err(error) = args.security.check() {
-        eprintln!("{NAME}: {error}");
-        return ExitCode::from(EXIT_USAGE);
+        return Stop::usage(error).tell(NAME);
     }
     actix_rt::System::new().block_on(run(args))
 }
@@ -76,7 +79,7 @@ async fn run(args: Args) -> ExitCode {
         };
     let endpoint = match start(&args).await {
         Ok(endpoint) => endpoint,
-        Err(error) => return trouble(NAME, error),
+        Err(failure) => return failure.tell(NAME),
     };
     let mut out = std::io::stdout();
     let ready = writeln!(out, "listening on {}", endpoint.local_addr()).and_then(|()| out.flush());
@@ -106,8 +109,9 @@ async fn run(args: Args) -> ExitCode {
     }
 }
 
-async fn start(args: &Args) -> Result<Endpoint, String> {
-    let security_classes = args.security.classes()?;
+async fn start(args: &Args) -> Result<Endpoint, Stop> {
+    let security_classes = args.security.classes().map_err(Stop::usage)?;
+    let at = args.listen.resolve(LOOK_UP_MAX).await.map_err(Stop::trouble)?;
     let echoes = ServiceOptions {
         reach_check: args.reach_check,
         security_classes: security_classes.clone(),
@@ -116,7 +120,7 @@ async fn start(args: &Args) -> Result<Endpoint, String> {
     // Its replies can be larger than its requests: the check is always on.
     let measured = ServiceOptions { security_classes, ..ServiceOptions::default() };
     Endpoint::builder()
-        .bind(args::resolve(&args.listen)?)
+        .bind(at)
         .configure(|config| {
             config.debug_responder = args.debug;
             args::set_jumbo(&mut config.server.call, args.jumbo);
@@ -128,7 +132,7 @@ async fn start(args: &Args) -> Result<Endpoint, String> {
         .service_with(PERF_SERVICE, perf(args.request_max), measured)
         .start()
         .await
-        .map_err(|error| error.to_string())
+        .map_err(Stop::trouble)
 }
 
 /// The line at the end.

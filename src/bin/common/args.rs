@@ -1,17 +1,25 @@
 //! Command lines: sizes, addresses, settings, and errors of one line.
 
 use std::fmt::Display;
+use std::io::Write;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::process::ExitCode;
+use std::str::FromStr;
+use std::time::Duration;
 
 use clap::Parser;
 use clap::error::ErrorKind;
 use rxrpc::proto::config::CallConfig;
 
-/// The command line was wrong.
-pub const EXIT_USAGE: u8 = 2;
 /// It could not start, or broke while it ran.
-pub const EXIT_TROUBLE: u8 = 1;
+const EXIT_TROUBLE: u8 = 1;
+/// The command line was wrong, or what it names is of no use.
+const EXIT_USAGE: u8 = 2;
+/// A call failed.
+const EXIT_FAILED: u8 = 3;
+
+/// Longest time that an option takes, in seconds: more than thirty years.
+const SECONDS_MAX: f64 = 1e9;
 
 /// Reads the command line. `Err` is the exit status: help was printed, or one line that says what is wrong.
 pub fn parse<A: Parser>(name: &str) -> Result<A, ExitCode> {
@@ -41,8 +49,50 @@ fn one_line(text: &str) -> String {
 
 /// Says on one line why nothing goes on.
 pub fn trouble(name: &str, error: impl Display) -> ExitCode {
-    eprintln!("{name}: {error}");
-    ExitCode::from(EXIT_TROUBLE)
+    Stop::trouble(error).tell(name)
+}
+
+/// How to exit after calls.
+pub fn status(is_good: bool) -> ExitCode {
+    if is_good { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILED) }
+}
+
+/// Why nothing goes on, and how to exit.
+#[derive(Debug)]
+pub struct Stop {
+    status: u8,
+    error: String,
+}
+
+impl Stop {
+    /// It could not start, or broke while it ran.
+    pub fn trouble(error: impl Display) -> Stop {
+        Stop { status: EXIT_TROUBLE, error: error.to_string() }
+    }
+
+    /// The command line was wrong, or what it names is of no use.
+    pub fn usage(error: impl Display) -> Stop {
+        Stop { status: EXIT_USAGE, error: error.to_string() }
+    }
+
+    /// A call failed.
+    pub fn failed(error: impl Display) -> Stop {
+        Stop { status: EXIT_FAILED, error: error.to_string() }
+    }
+
+    /// Says it on one line of standard error.
+    pub fn tell(self, name: &str) -> ExitCode {
+        eprintln!("{name}: {}", self.error);
+        ExitCode::from(self.status)
+    }
+
+    /// Says it as whoever asked for JSON expects it: as a line of that.
+    pub fn tell_json(self, op: &str) -> ExitCode {
+        let line = serde_json::json!({ "ok": false, "op": op, "error": self.error });
+        // Nobody reads it: the status still says so.
+        let _ = writeln!(std::io::stdout(), "{line}");
+        ExitCode::from(self.status)
+    }
 }
 
 /// A number of bytes: `1500`, `64k`, `100M`, `2G`; the letters are powers of 1024.
@@ -69,23 +119,68 @@ pub fn wire_size(text: &str) -> Result<u32, String> {
 }
 
 /// Seconds above 0, with a fraction if need be.
-pub fn seconds(text: &str) -> Result<std::time::Duration, String> {
-    let number: f64 = text.parse().map_err(|error| format!("{error}"))?;
-    match std::time::Duration::try_from_secs_f64(number) {
-        Ok(duration) if !duration.is_zero() => Ok(duration),
-        _ => Err("expected seconds above 0".to_owned()),
+pub fn seconds(text: &str) -> Result<Duration, String> {
+    let number = text.parse().ok().filter(|number| *number <= SECONDS_MAX);
+    match number.map(Duration::try_from_secs_f64) {
+        Some(Ok(duration)) if !duration.is_zero() => Ok(duration),
+        _ => Err(format!("expected seconds above 0, at most {SECONDS_MAX}")),
     }
 }
 
-/// The address behind `HOST:PORT`; an IPv6 literal is written `[::1]:7009`. Of several addresses the
-/// first IPv4 one is taken, since most servers of Rx listen there only.
-pub fn resolve(text: &str) -> Result<SocketAddr, String> {
-    let addresses: Vec<_> = text
-        .to_socket_addrs()
-        .map_err(|error| format!("no address for {text}: {error}"))?
-        .collect();
-    let first = addresses.iter().find(|address| address.is_ipv4()).or(addresses.first());
-    first.copied().ok_or_else(|| format!("no address for {text}"))
+/// `HOST:PORT`; an IPv6 literal is written `[::1]:7009`.
+#[derive(Clone, Debug)]
+pub struct HostPort(String);
+
+impl FromStr for HostPort {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<HostPort, String> {
+        let is_name = |host: &str| !host.is_empty() && !host.contains([':', '[', ']']);
+        let is_good = text.parse::<SocketAddr>().is_ok()
+            || text
+                .rsplit_once(':')
+                .is_some_and(|(host, port)| is_name(host) && port.parse::<u16>().is_ok());
+        if is_good {
+            return Ok(HostPort(text.to_owned()));
+        }
+        Err("expected HOST:PORT with a port of 0 to 65535; an IPv6 address as [::1]:7009"
+            .to_owned())
+    }
+}
+
+impl std::fmt::Display for HostPort {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl HostPort {
+    /// The address behind it, if it is found within `limit`. Of several the first IPv4 one is taken, since
+    /// most servers of Rx listen there only.
+    pub async fn resolve(&self, limit: Duration) -> Result<SocketAddr, String> {
+        if let Ok(address) = self.0.parse() {
+            return Ok(address);
+        }
+        let no_address = |why: &dyn Display| format!("no address for {self}: {why}");
+        let (sender, found) = tokio::sync::oneshot::channel();
+        let text = self.0.clone();
+        // A thread that nobody waits for: the runtime would not end before a look-up on one of its own.
+        let look_up = move || {
+            let found = text.to_socket_addrs().map(Iterator::collect::<Vec<_>>);
+            // Given up meanwhile.
+            let _ = sender.send(found);
+        };
+        let thread = std::thread::Builder::new().name("look-up".to_owned());
+        thread.spawn(look_up).map_err(|error| no_address(&error))?;
+        let Ok(found) = tokio::time::timeout(limit, found).await else {
+            let limit = limit.as_secs_f64();
+            return Err(no_address(&format_args!("none found within {limit} s")));
+        };
+        let found = found.map_err(|error| no_address(&error))?;
+        let addresses = found.map_err(|error| no_address(&error))?;
+        let first = addresses.iter().find(|address| address.is_ipv4()).or(addresses.first());
+        first.copied().ok_or_else(|| no_address(&"the name has none"))
+    }
 }
 
 /// Offers to take jumbograms of so many packets.
@@ -129,17 +224,29 @@ mod tests {
     #[test]
     fn seconds_are_above_zero() {
         assert_eq!(seconds("0.5"), Ok(std::time::Duration::from_millis(500)));
-        for bad in ["0", "-1", "inf", "NaN", "x"] {
-            assert!(seconds(bad).is_err(), "{bad}");
+        assert_eq!(seconds("1e9"), Ok(std::time::Duration::from_secs(1_000_000_000)));
+        for bad in ["0", "-1", "inf", "NaN", "x", "1e-30", "1000000001", "1e30"] {
+            assert_eq!(seconds(bad).unwrap_err(), "expected seconds above 0, at most 1000000000");
         }
+    }
+
+    fn found(text: &str) -> Result<String, String> {
+        let address: HostPort = text.parse()?;
+        let limit = Duration::from_secs(60);
+        let found = actix_rt::System::new().block_on(address.resolve(limit))?;
+        Ok(found.to_string())
     }
 
     #[test]
     fn addresses_of_both_families_and_names_resolve() {
-        assert_eq!(resolve("127.0.0.1:7009").unwrap().to_string(), "127.0.0.1:7009");
-        assert_eq!(resolve("[::1]:7009").unwrap().to_string(), "[::1]:7009");
-        assert_eq!(resolve("localhost:1").unwrap().to_string(), "127.0.0.1:1");
-        assert!(resolve("127.0.0.1").unwrap_err().contains("127.0.0.1"));
+        for text in ["127.0.0.1:7009", "[::1]:7009", "127.0.0.1:0", "127.0.0.1:65535"] {
+            assert_eq!(found(text).as_deref(), Ok(text));
+        }
+        assert_eq!(found("localhost:1").as_deref(), Ok("127.0.0.1:1"));
+        for bad in ["", ":", ":1", "127.0.0.1", "a:", "a:x", "a:65536", "a:-1", "::1:7009", "[::1]"]
+        {
+            assert!(found(bad).unwrap_err().starts_with("expected HOST:PORT"), "{bad}");
+        }
     }
 
     #[test]

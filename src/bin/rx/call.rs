@@ -3,11 +3,12 @@
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use bytes::Bytes;
 use rxrpc::{CallOptions, ConnectOptions, Connection};
 
-use crate::common::args::{EXIT_USAGE, resolve, trouble, wire_size};
+use crate::common::args::{HostPort, Stop, wire_size};
 use crate::common::security::ClientArgs;
 use crate::{CLOSE_GRACE, NAME, client, load};
 
@@ -16,9 +17,10 @@ use crate::{CLOSE_GRACE, NAME, client, load};
 pub struct Args {
     /// The server; an IPv6 address as [::1]:7009
     #[arg(value_name = "HOST:PORT")]
-    server: String,
+    server: HostPort,
     /// The service's number
-    #[arg(long, default_value_t = crate::common::service::ECHO_SERVICE)]
+    #[arg(long, default_value_t = crate::common::service::ECHO_SERVICE, allow_negative_numbers = true,
+        value_parser = clap::value_parser!(u16).range(1..=65535))]
     service: u16,
     #[command(flatten)]
     request: RequestArgs,
@@ -66,38 +68,32 @@ impl RequestArgs {
 
 /// Makes the calls.
 pub async fn run(args: Args) -> ExitCode {
-    if args.service == 0 {
-        eprintln!("{NAME}: --service: expected 1 to 65535, got 0");
-        return ExitCode::from(EXIT_USAGE);
-    }
-    if let Err(error) = args.security.check() {
-        eprintln!("{NAME}: {error}");
-        return ExitCode::from(EXIT_USAGE);
-    }
     match start(&args).await {
         Ok(status) => status,
-        Err(error) => trouble(NAME, error),
+        Err(failure) => args.load.tell(failure, "call"),
     }
 }
 
-async fn start(args: &Args) -> Result<ExitCode, String> {
-    let request = args.request.bytes()?;
-    let peer = resolve(&args.server)?;
-    let security = args.security.class()?;
-    let endpoint = client(peer, args.load.jumbo).await?;
+async fn start(args: &Args) -> Result<ExitCode, Stop> {
+    args.security.check().map_err(Stop::usage)?;
+    let request = args.request.bytes().map_err(Stop::usage)?;
+    let security = args.security.class().map_err(Stop::usage)?;
+    let began = Instant::now();
+    let peer = args.server.resolve(args.load.timeout).await.map_err(Stop::failed)?;
+    let endpoint = client(peer, args.load.jumbo).await.map_err(Stop::trouble)?;
     let options = ConnectOptions {
         connections_max: args.load.connections(),
         security,
         ..ConnectOptions::default()
     };
-    let connection = endpoint
-        .connect_with(peer, args.service, options)
-        .await
-        .map_err(|error| error.to_string())?;
+    let connection =
+        endpoint.connect_with(peer, args.service, options).await.map_err(Stop::failed)?;
     let prints_reply = args.load.count == 1 && !args.load.json;
     let last = std::cell::RefCell::new(Bytes::new());
-    let outcome = load::run(&args.load, async |_| {
-        let reply = call(&connection, &request, args).await?;
+    let spent = began.elapsed();
+    let outcome = load::run(&args.load, async |index| {
+        let options = args.load.options(index, spent);
+        let reply = call(&connection, &request, args, options).await?;
         let bytes = (request.len() + reply.len()) as u64;
         last.replace(reply);
         Ok(bytes)
@@ -112,7 +108,7 @@ async fn start(args: &Args) -> Result<ExitCode, String> {
         let mut out = std::io::stdout();
         out.write_all(&last.take())
             .and_then(|()| out.flush())
-            .map_err(|error| format!("cannot print the reply: {error}"))?;
+            .map_err(|error| Stop::trouble(format_args!("cannot print the reply: {error}")))?;
         outcome.status()
     };
     drop(connection);
@@ -120,8 +116,12 @@ async fn start(args: &Args) -> Result<ExitCode, String> {
     Ok(status)
 }
 
-async fn call(connection: &Connection, request: &Bytes, args: &Args) -> Result<Bytes, String> {
-    let options = CallOptions::within(args.load.timeout);
+async fn call(
+    connection: &Connection,
+    request: &Bytes,
+    args: &Args,
+    options: CallOptions,
+) -> Result<Bytes, String> {
     connection.call_with(request.clone(), options).await.map_err(|error| {
         format!("expected a reply from {} service {}, got none: {error}", args.server, args.service)
     })

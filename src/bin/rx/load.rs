@@ -9,15 +9,12 @@ use futures::StreamExt;
 use futures::future::{Either, select};
 use futures::stream::FuturesUnordered;
 use hdrhistogram::Histogram;
-use rxrpc::Endpoint;
+use rxrpc::{CallOptions, Endpoint};
 use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::NAME;
-use crate::common::args::{seconds, trouble};
-
-/// A call failed.
-pub const EXIT_FAILED: u8 = 3;
+use crate::common::args::{Stop, seconds, status, trouble};
 
 /// The options of a load.
 #[derive(clap::Args, Debug)]
@@ -31,8 +28,8 @@ pub struct LoadArgs {
     /// Connections that they share; each carries four at once, the others wait. Default: as many as needed
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub connections: Option<u32>,
-    /// Longest time of a call
-    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    /// Longest time of a call; looking up the host's name counts into that of the first ones
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds, allow_negative_numbers = true)]
     pub timeout: Duration,
     /// Packets per datagram that the server may send; 1 = no jumbograms
     #[arg(long, value_name = "PACKETS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=6))]
@@ -50,6 +47,18 @@ impl LoadArgs {
     pub fn connections(&self) -> usize {
         let needed = self.parallel.div_ceil(4).clamp(1, 64);
         self.connections.unwrap_or(needed) as usize
+    }
+
+    /// How call `index` is made, if the time before the first of them was `spent`.
+    pub fn options(&self, index: u64, spent: Duration) -> CallOptions {
+        let is_first = index < u64::from(self.parallel);
+        let spent = if is_first { spent } else { Duration::ZERO };
+        CallOptions::within(self.timeout.saturating_sub(spent))
+    }
+
+    /// Says why no call was made.
+    pub fn tell(&self, failure: Stop, op: &str) -> ExitCode {
+        if self.json { failure.tell_json(op) } else { failure.tell(NAME) }
     }
 }
 
@@ -218,7 +227,7 @@ impl Outcome {
 
     /// How to exit.
     pub fn status(&self) -> ExitCode {
-        if self.is_good() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILED) }
+        status(self.is_good())
     }
 }
 

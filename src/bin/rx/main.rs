@@ -22,7 +22,8 @@ const NAME: &str = "rx";
 
 /// Rx / RxRPC, the RPC protocol of AFS, from the command line.
 ///
-/// Exit status: 0 all is well, 1 it could not start, 2 wrong command line, 3 a call failed.
+/// Exit status: 0 all is well, 1 it could not start, 2 the command line was wrong or names what is of no
+/// use, 3 a call failed, also because its host has no address.
 /// Sizes take k, M or G; times are in seconds. RUST_LOG=debug shows what happens.
 #[derive(Parser, Debug)]
 #[command(name = NAME, version, arg_required_else_help = true)]
@@ -54,7 +55,7 @@ fn main() -> ExitCode {
             Command::Demo => demo::run().await,
             Command::Call(args) => call::run(args).await,
             Command::Perf(args) => perf::run(args).await,
-            Command::Version(args) => version::run(args),
+            Command::Version(args) => version::run(args).await,
         }
     })
 }

@@ -1,17 +1,18 @@
 //! `rx perf`: the operations of service 147, every reply checked to its last byte.
 
 use std::process::ExitCode;
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures::Stream;
 use rxrpc::{AbortCode, CallError, CallOptions, ConnectOptions, Connection, StreamError};
 
-use crate::common::args::{EXIT_USAGE, resolve, trouble, wire_size};
+use crate::common::args::{HostPort, Stop, wire_size};
 use crate::common::body::{MAGIC, PIECE_BYTES, Pattern, zeros};
 use crate::common::pieces::{Pieces, ReadError};
 use crate::common::security::ClientArgs;
 use crate::common::service::{PERF_SERVICE, PERF_VERSION, op, words};
-use crate::{CLOSE_GRACE, NAME, client, load};
+use crate::{CLOSE_GRACE, client, load};
 
 /// A call with no more bytes than this each way is one message each way; others stream.
 const WHOLE_MAX: u64 = PIECE_BYTES as u64;
@@ -23,7 +24,7 @@ const HINT: u32 = PIECE_BYTES as u32;
 pub struct Args {
     /// The server; an IPv6 address as [::1]:7009
     #[arg(value_name = "HOST:PORT")]
-    server: String,
+    server: HostPort,
     /// What the calls do
     #[arg(value_enum)]
     op: Op,
@@ -93,34 +94,28 @@ impl Op {
 
 /// Measures.
 pub async fn run(args: Args) -> ExitCode {
-    let plan = match args.security.check().and_then(|()| Plan::new(&args)) {
-        Ok(plan) => plan,
-        Err(error) => {
-            eprintln!("{NAME}: {error}");
-            return ExitCode::from(EXIT_USAGE);
-        }
-    };
-    match start(&args, plan).await {
+    match start(&args).await {
         Ok(status) => status,
-        Err(error) => trouble(NAME, error),
+        Err(failure) => args.load.tell(failure, args.op.name()),
     }
 }
 
-async fn start(args: &Args, plan: Plan) -> Result<ExitCode, String> {
-    let peer = resolve(&args.server)?;
-    let security = args.security.class()?;
-    let endpoint = client(peer, args.load.jumbo).await?;
+async fn start(args: &Args) -> Result<ExitCode, Stop> {
+    let plan = args.security.check().and_then(|()| Plan::new(args)).map_err(Stop::usage)?;
+    let security = args.security.class().map_err(Stop::usage)?;
+    let began = Instant::now();
+    let peer = args.server.resolve(args.load.timeout).await.map_err(Stop::failed)?;
+    let endpoint = client(peer, args.load.jumbo).await.map_err(Stop::trouble)?;
     let options = ConnectOptions {
         connections_max: args.load.connections(),
         security,
         ..ConnectOptions::default()
     };
-    let connection = endpoint
-        .connect_with(peer, PERF_SERVICE, options)
-        .await
-        .map_err(|error| error.to_string())?;
-    let options = CallOptions::within(args.load.timeout);
+    let connection =
+        endpoint.connect_with(peer, PERF_SERVICE, options).await.map_err(Stop::failed)?;
+    let spent = began.elapsed();
     let outcome = load::run(&args.load, async |index| {
+        let options = args.load.options(index, spent);
         plan.call(&connection, options, index as u32).await.map_err(|error| error.to_string())
     })
     .await;

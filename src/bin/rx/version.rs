@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 use rxrpc::wire::{HEADER_LEN, Header, PacketType, Version, encode_version_request};
 
 use crate::NAME;
-use crate::common::args::{resolve, seconds, trouble};
-use crate::load::EXIT_FAILED;
+use crate::common::args::{HostPort, Stop, seconds};
 
 /// A question that is not answered is asked again after this.
 const RETRY: Duration = Duration::from_millis(500);
@@ -19,48 +18,45 @@ const RETRY: Duration = Duration::from_millis(500);
 pub struct Args {
     /// The server; an IPv6 address as [::1]:7009
     #[arg(value_name = "HOST:PORT")]
-    server: String,
-    /// How long to wait for an answer
-    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    server: HostPort,
+    /// How long to wait for an answer, looking up the host's name included
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds, allow_negative_numbers = true)]
     timeout: Duration,
 }
 
 /// Asks, and prints the answer.
-pub fn run(args: Args) -> ExitCode {
-    let (peer, socket) = match resolve(&args.server).and_then(|peer| Ok((peer, open(peer)?))) {
-        Ok(ready) => ready,
-        Err(error) => return trouble(NAME, error),
-    };
-    let began = Instant::now();
-    match ask(&socket, args.timeout) {
+pub async fn run(args: Args) -> ExitCode {
+    match start(&args).await {
         Ok(text) => {
             println!("{text}");
             ExitCode::SUCCESS
         }
-        Err(error) => {
-            let after = began.elapsed().as_secs_f64();
-            eprintln!(
-                "{NAME}: expected the version of {peer}, got none: {error}; after {after:.3} s"
-            );
-            ExitCode::from(EXIT_FAILED)
-        }
+        Err(failure) => failure.tell(NAME),
     }
 }
 
-fn open(peer: SocketAddr) -> Result<UdpSocket, String> {
+async fn start(args: &Args) -> Result<String, Stop> {
+    let began = Instant::now();
+    let peer = args.server.resolve(args.timeout).await.map_err(Stop::failed)?;
     let any = match peer {
         SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
         SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
     };
-    let socket = UdpSocket::bind(any).and_then(|socket| socket.connect(peer).map(|()| socket));
-    socket.map_err(|error| format!("no socket to {peer}: {error}"))
+    let socket =
+        UdpSocket::bind(any).map_err(|error| Stop::trouble(format_args!("no socket: {error}")))?;
+    let asked = socket.connect(peer).and_then(|()| ask(&socket, began + args.timeout));
+    asked.map_err(|error| {
+        let after = began.elapsed().as_secs_f64();
+        Stop::failed(format_args!(
+            "expected the version of {peer}, got none: {error}; after {after:.3} s"
+        ))
+    })
 }
 
-fn ask(socket: &UdpSocket, timeout: Duration) -> io::Result<String> {
+fn ask(socket: &UdpSocket, end: Instant) -> io::Result<String> {
     let number: u32 = rand::random();
     let mut question = Vec::new();
     encode_version_request(number, &mut question);
-    let end = Instant::now() + timeout;
     let mut datagram = [0; 1500];
     loop {
         socket.send(&question)?;
