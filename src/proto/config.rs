@@ -250,10 +250,15 @@ pub struct EndpointConfig {
     /// Whether peers with client connections get a NAT keepalive, and after how much silence of ours: above
     /// zero; `None` = no keepalive.
     pub nat_ping: Option<Duration>,
-    /// VERSION and DEBUG answers, and raw aborts, per second and address. Zero: none.
+    /// VERSION answers, and raw aborts, per second and address. Zero: none.
     pub answers_per_peer_per_second: u32,
     /// The same for all addresses together. Zero: none.
     pub answers_per_second: u32,
+    /// DEBUG answers per second and address, where `debug_responder` is on: 1..=`debug_answers_per_second`.
+    /// `rxdebug` asks once for each connection and each peer.
+    pub debug_answers_per_peer_per_second: u32,
+    /// The same for all addresses together: 1 to a million.
+    pub debug_answers_per_second: u32,
     /// Code of the ABORT for a first DATA past a connection limit.
     pub overload_code: AbortCode,
     /// Settings of server connections.
@@ -276,6 +281,8 @@ impl Default for EndpointConfig {
             nat_ping: None,
             answers_per_peer_per_second: 10,
             answers_per_second: 100,
+            debug_answers_per_peer_per_second: 1000,
+            debug_answers_per_second: 2000,
             overload_code: AbortCode::CALL_DEAD,
             server: ConnectionConfig::server(),
             client: ConnectionConfig::client(),
@@ -298,6 +305,14 @@ impl EndpointConfig {
                 self.unproved_connections_max,
             ));
         }
+        // What is counted by address is remembered for a second.
+        range("debug_answers_per_second", self.debug_answers_per_second, 1, 1_000_000)?;
+        range(
+            "debug_answers_per_peer_per_second",
+            self.debug_answers_per_peer_per_second,
+            1,
+            self.debug_answers_per_second,
+        )?;
         self.server.validate()?;
         self.client.validate()
     }
@@ -350,6 +365,26 @@ mod tests {
         assert_eq!(with(65_535).validate(), Ok(()));
         let error = with(65_536).validate().unwrap_err();
         assert_eq!(error.to_string(), "receive_window_max_packets: expected 1 to 65535, got 65536");
+    }
+
+    #[test]
+    fn debug_answers_are_limited_within_a_range() {
+        let with = |per_peer, in_all| EndpointConfig {
+            debug_answers_per_peer_per_second: per_peer,
+            debug_answers_per_second: in_all,
+            ..EndpointConfig::default()
+        };
+        for good in [(1, 1), (7, 7), (1, 1_000_000), (1_000_000, 1_000_000)] {
+            assert_eq!(with(good.0, good.1).validate(), Ok(()), "{good:?}");
+        }
+        for (bad, error) in [
+            ((1, 0), "debug_answers_per_second: expected 1 to 1000000, got 0"),
+            ((1, 1_000_001), "debug_answers_per_second: expected 1 to 1000000, got 1000001"),
+            ((0, 7), "debug_answers_per_peer_per_second: expected 1 to 7, got 0"),
+            ((8, 7), "debug_answers_per_peer_per_second: expected 1 to 7, got 8"),
+        ] {
+            assert_eq!(with(bad.0, bad.1).validate().unwrap_err().to_string(), error);
+        }
     }
 
     #[test]

@@ -75,7 +75,8 @@ pub struct Router<T> {
     peers: Peers,
     offers: HashMap<ServiceId, Offer, FixedState>,
     deadlines: DeadlineQueue,
-    tools: AnswerLimiter,
+    versions: AnswerLimiter,
+    debugs: AnswerLimiter,
     aborts: AnswerLimiter,
     counters: Counters,
     /// What happened without a connection's or channel's doing, for subscribers; `None` = there are none.
@@ -110,7 +111,12 @@ impl<T> Router<T> {
             peers: Peers::new(hasher.clone()),
             offers: HashMap::with_hasher(hasher),
             deadlines: DeadlineQueue::default(),
-            tools: limiter(),
+            versions: limiter(),
+            debugs: AnswerLimiter::new(
+                config.debug_answers_per_peer_per_second,
+                config.debug_answers_per_second,
+                now,
+            ),
             aborts: limiter(),
             counters: Counters::default(),
             events: None,

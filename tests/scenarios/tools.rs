@@ -169,6 +169,48 @@ fn s_152_version_answers_are_limited_by_address_and_in_all() {
     t.done();
 }
 
+#[test]
+fn debug_answers_have_limits_of_their_own() {
+    let mut t = server("DEBUG limits");
+    let (version, debug) = (bytes_of_hex(W11), debug_request(3, 0));
+    // A tool that lists many connections; what it has asked takes nothing from VERSION.
+    for _ in 0..1000 {
+        t.send_raw(&debug);
+    }
+    assert_eq!(t.take_left().len(), 1000);
+    t.dropped_raw(DropReason::Throttled, &debug);
+    t.send_raw(&version);
+    assert_eq!(t.take_left().len(), 1);
+    for last in 2..=6 {
+        t.from = SocketAddr::from(([10, 0, 0, last], 7001));
+        for _ in 0..200 {
+            t.send_raw(&debug);
+        }
+    }
+    assert_eq!(t.take_left().len(), 1000, "2000 in all");
+    t.dropped_raw(DropReason::Throttled, &debug);
+    t.skip(secs(1)).send_raw(&debug);
+    assert_eq!(t.take_left().len(), 1);
+    t.done();
+}
+
+#[test]
+fn debug_limits_are_as_configured() {
+    let mut t = server_with("DEBUG limits", |config| {
+        config.debug_answers_per_peer_per_second = 2;
+        config.debug_answers_per_second = 3;
+    });
+    let debug = debug_request(1, 0);
+    t.send_raw(&debug).send_raw(&debug);
+    assert_eq!(t.take_left().len(), 2);
+    t.dropped_raw(DropReason::Throttled, &debug);
+    t.from = SocketAddr::from(([10, 0, 0, 2], 7001));
+    t.send_raw(&debug);
+    assert_eq!(t.take_left().len(), 1);
+    t.dropped_raw(DropReason::Throttled, &debug);
+    t.done();
+}
+
 /// T's service 1 wants the address proved, and answers to one that is not are limited as by default.
 fn careful(id: &'static str) -> Scenario {
     let mut t = server_with(id, |config| config.amplification_max = Some(3));

@@ -32,14 +32,14 @@ impl<T> Router<T> {
             return self.note_at(NOWHERE, DropReason::ToolAnswer.into());
         }
         let payload = &datagram[HEADER_LEN..];
-        let answer = match header.packet_type {
-            PacketType::Version => self.version_answer(header, payload),
-            _ => self.debug_answer(header, payload),
+        let (answer, limiter) = match header.packet_type {
+            PacketType::Version => (self.version_answer(header, payload), &mut self.versions),
+            _ => (self.debug_answer(header, payload), &mut self.debugs),
         };
         let Some(answer) = answer else {
             return self.note_at(NOWHERE, DropReason::Unanswered.into());
         };
-        if !self.tools.allows(from, now) {
+        if !limiter.allows(from, now) {
             return self.note_at(NOWHERE, DropReason::Throttled.into());
         }
         let packet_type = header.packet_type;
