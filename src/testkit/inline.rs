@@ -310,6 +310,14 @@ impl InlineEndpoint {
         self.settle(now);
     }
 
+    /// A connection takes no new calls any more; those that run go on.
+    pub fn drain_connection(&mut self, now: Instant, route: RouteId) {
+        for index in ChannelIndex::ALL {
+            self.queue.push_back(Message::ToChannel(route, index, ConnectionToChannel::Drain));
+        }
+        self.settle(now);
+    }
+
     /// Closes everything.
     pub fn close(&mut self, now: Instant) {
         self.router.close();

@@ -10,6 +10,7 @@ mod conformance;
 mod data;
 mod identity;
 mod jumbograms;
+mod limits;
 mod look_alikes;
 mod loss;
 mod malformed;

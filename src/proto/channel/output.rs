@@ -73,7 +73,7 @@ pub struct Incoming {
     pub number: CallNumber,
     /// The service.
     pub service_id: ServiceId,
-    /// userStatus of its first packet.
+    /// userStatus of the latest DATA that has come.
     pub user_status: u8,
     /// Bytes of the reply that may be written at once.
     pub credit: u64,
