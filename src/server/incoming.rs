@@ -16,6 +16,10 @@ use crate::stream::{Link, reads, writes};
 use crate::wire::{AbortCode, CallNumber, ServiceId};
 
 /// What is known of a call before it is read.
+///
+/// How long its client will wait is not: Rx carries no deadline to the server. A service sees that a client
+/// has given up by `failed()` of [`IncomingCall`](IncomingCall::failed) or of its
+/// [`ReplyWriter`](ReplyWriter::failed).
 #[derive(Clone, Debug)]
 pub struct CallInfo {
     /// Who calls.
@@ -24,7 +28,8 @@ pub struct CallInfo {
     pub service_id: ServiceId,
     /// The call's number on its channel, from 1.
     pub call_number: CallNumber,
-    /// The application byte of its first packet.
+    /// The application byte (userStatus) of the latest DATA that had come when the service started: where
+    /// nothing had to be waited for, that of the first packet.
     pub user_status: u8,
     /// Who the client has proved to be; `None` without security.
     pub identity: Option<Arc<Identity>>,
