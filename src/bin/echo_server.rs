@@ -111,7 +111,7 @@ async fn run(args: Args) -> ExitCode {
 
 async fn start(args: &Args) -> Result<Endpoint, Stop> {
     let security_classes = args.security.classes().map_err(Stop::usage)?;
-    let at = args.listen.resolve(LOOK_UP_MAX).await.map_err(Stop::trouble)?;
+    let (at, _) = args.listen.resolve(LOOK_UP_MAX).await.map_err(Stop::trouble)?;
     let echoes = ServiceOptions {
         reach_check: args.reach_check,
         security_classes: security_classes.clone(),

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::process::ExitCode;
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use clap::error::ErrorKind;
@@ -155,12 +155,18 @@ impl std::fmt::Display for HostPort {
 }
 
 impl HostPort {
-    /// The address behind it, if it is found within `limit`. Of several the first IPv4 one is taken, since
-    /// most servers of Rx listen there only.
-    pub async fn resolve(&self, limit: Duration) -> Result<SocketAddr, String> {
+    /// The address behind it, if it is found within `limit`, and how much of that went: nothing where it is
+    /// an address itself. Of several the first IPv4 one is taken, since most servers of Rx listen there only.
+    pub async fn resolve(&self, limit: Duration) -> Result<(SocketAddr, Duration), String> {
         if let Ok(address) = self.0.parse() {
-            return Ok(address);
+            return Ok((address, Duration::ZERO));
         }
+        let began = Instant::now();
+        let address = self.look_up(limit).await?;
+        Ok((address, began.elapsed()))
+    }
+
+    async fn look_up(&self, limit: Duration) -> Result<SocketAddr, String> {
         let no_address = |why: &dyn Display| format!("no address for {self}: {why}");
         let (sender, found) = tokio::sync::oneshot::channel();
         let text = self.0.clone();
@@ -233,7 +239,7 @@ mod tests {
     fn found(text: &str) -> Result<String, String> {
         let address: HostPort = text.parse()?;
         let limit = Duration::from_secs(60);
-        let found = actix_rt::System::new().block_on(address.resolve(limit))?;
+        let (found, _) = actix_rt::System::new().block_on(address.resolve(limit))?;
         Ok(found.to_string())
     }
 

@@ -3,7 +3,6 @@
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
 
 use bytes::Bytes;
 use rxrpc::{CallOptions, ConnectOptions, Connection};
@@ -78,8 +77,7 @@ async fn start(args: &Args) -> Result<ExitCode, Stop> {
     args.security.check().map_err(Stop::usage)?;
     let request = args.request.bytes().map_err(Stop::usage)?;
     let security = args.security.class().map_err(Stop::usage)?;
-    let began = Instant::now();
-    let peer = args.server.resolve(args.load.timeout).await.map_err(Stop::failed)?;
+    let (peer, spent) = args.server.resolve(args.load.timeout).await.map_err(Stop::failed)?;
     let endpoint = client(peer, args.load.jumbo).await.map_err(Stop::trouble)?;
     let options = ConnectOptions {
         connections_max: args.load.connections(),
@@ -90,7 +88,6 @@ async fn start(args: &Args) -> Result<ExitCode, Stop> {
         endpoint.connect_with(peer, args.service, options).await.map_err(Stop::failed)?;
     let prints_reply = args.load.count == 1 && !args.load.json;
     let last = std::cell::RefCell::new(Bytes::new());
-    let spent = began.elapsed();
     let outcome = load::run(&args.load, async |index| {
         let options = args.load.options(index, spent);
         let reply = call(&connection, &request, args, options).await?;

@@ -49,7 +49,7 @@ impl LoadArgs {
         self.connections.unwrap_or(needed) as usize
     }
 
-    /// How call `index` is made, if the time before the first of them was `spent`.
+    /// How call `index` is made, if looking up the host's name took `spent`.
     pub fn options(&self, index: u64, spent: Duration) -> CallOptions {
         let is_first = index < u64::from(self.parallel);
         let spent = if is_first { spent } else { Duration::ZERO };

@@ -1,7 +1,6 @@
 //! `rx perf`: the operations of service 147, every reply checked to its last byte.
 
 use std::process::ExitCode;
-use std::time::Instant;
 
 use bytes::Bytes;
 use futures::Stream;
@@ -103,8 +102,7 @@ pub async fn run(args: Args) -> ExitCode {
 async fn start(args: &Args) -> Result<ExitCode, Stop> {
     let plan = args.security.check().and_then(|()| Plan::new(args)).map_err(Stop::usage)?;
     let security = args.security.class().map_err(Stop::usage)?;
-    let began = Instant::now();
-    let peer = args.server.resolve(args.load.timeout).await.map_err(Stop::failed)?;
+    let (peer, spent) = args.server.resolve(args.load.timeout).await.map_err(Stop::failed)?;
     let endpoint = client(peer, args.load.jumbo).await.map_err(Stop::trouble)?;
     let options = ConnectOptions {
         connections_max: args.load.connections(),
@@ -113,7 +111,6 @@ async fn start(args: &Args) -> Result<ExitCode, Stop> {
     };
     let connection =
         endpoint.connect_with(peer, PERF_SERVICE, options).await.map_err(Stop::failed)?;
-    let spent = began.elapsed();
     let outcome = load::run(&args.load, async |index| {
         let options = args.load.options(index, spent);
         plan.call(&connection, options, index as u32).await.map_err(|error| error.to_string())

@@ -36,15 +36,17 @@ pub async fn run(args: Args) -> ExitCode {
 }
 
 async fn start(args: &Args) -> Result<String, Stop> {
+    let (peer, spent) = args.server.resolve(args.timeout).await.map_err(Stop::failed)?;
     let began = Instant::now();
-    let peer = args.server.resolve(args.timeout).await.map_err(Stop::failed)?;
     let any = match peer {
         SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
         SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
     };
     let socket =
         UdpSocket::bind(any).map_err(|error| Stop::trouble(format_args!("no socket: {error}")))?;
-    let asked = socket.connect(peer).and_then(|()| ask(&socket, began + args.timeout));
+    let asked = socket
+        .connect(peer)
+        .and_then(|()| ask(&socket, began + args.timeout.saturating_sub(spent)));
     asked.map_err(|error| {
         let after = began.elapsed().as_secs_f64();
         Stop::failed(format_args!(
