@@ -195,6 +195,21 @@ fn debug_answers_have_limits_of_their_own() {
 }
 
 #[test]
+fn packets_are_counted_once_also_the_first_of_a_connection() {
+    let mut t = server("counters");
+    let received = |t: &Scenario| {
+        let counters = t.t.counters();
+        (counters.datagrams_received, counters.received_by_type.iter().sum::<u64>())
+    };
+    t.send("D n1 q1 [CL] \"x\"").expect(&["D n1 q1 [L]"]);
+    assert_eq!(received(&t), (1, 1));
+    t.send("A n1 f2 s0").send("D n2 q1 [CL]").expect(&["D n2 q1 [L]"]);
+    assert_eq!(received(&t), (3, 3));
+    t.send_burst(&["D n1 q1 [C] cid00000010 len1412", "D n1 q2 [CL] cid00000010 len1412"]);
+    assert_eq!(received(&t), (5, 5));
+}
+
+#[test]
 fn debug_limits_are_as_configured() {
     let mut t = server_with("DEBUG limits", |config| {
         config.debug_answers_per_peer_per_second = 2;

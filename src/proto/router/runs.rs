@@ -245,6 +245,8 @@ impl<T> Router<T> {
             }
             return self.ignore(DropReason::ConnectionLimit);
         }
+        // It is placed, and counted, again when its connection is there.
+        self.counters.received_by_type[type_slot(header.packet_type)] -= 1;
         Place::Open(Box::new(opening))
     }
 
