@@ -130,7 +130,9 @@ impl Channel {
         if call.state == CallState::ServerAwaitAck {
             let tag = call.tag;
             out.notify(tag, Notice::Acknowledged(false));
-            return self.end_call(now, Ok(()), self.success(), false, out);
+            // The client may be there again and still wait: its PINGs must not be answered as if the reply
+            // could come.
+            return self.end_call(now, Ok(()), LastEnd::Failed, false, out);
         }
         let failure = match call.problem {
             Some(problem) => CallFailure::Network(problem),
