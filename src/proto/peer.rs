@@ -123,6 +123,8 @@ pub struct Peer {
     pub problem: Option<NetworkProblem>,
     /// Bytes received from it while its address was unproved.
     unproved_received: u64,
+    /// Until when answers are not limited.
+    unlimited_until: Option<Instant>,
     /// Bytes sent to it, as an answer, while its address was unproved.
     unproved_sent: u64,
 }
@@ -141,6 +143,7 @@ impl Peer {
             last_used: now,
             last_sent: None,
             problem: None,
+            unlimited_until: None,
             unproved_received: 0,
             unproved_sent: 0,
         }
@@ -153,7 +156,7 @@ impl Peer {
         self.problem = None;
         self.datagrams_received += datagrams as u64;
         self.bytes_received += bytes as u64;
-        if !self.hint.is_proved(now) {
+        if !self.is_unlimited(now) {
             self.unproved_received += bytes as u64;
         }
     }
@@ -169,7 +172,7 @@ impl Peer {
         factor_max: Option<u32>,
     ) -> bool {
         if let Some(factor) = factor_max
-            && !self.hint.is_proved(now)
+            && !self.is_unlimited(now)
         {
             let sent = self.unproved_sent + bytes as u64;
             if sent > self.unproved_received.saturating_mul(u64::from(factor)) {
@@ -184,8 +187,21 @@ impl Peer {
         true
     }
 
-    /// Takes over what a channel learnt.
-    pub fn learn(&mut self, now: Instant, report: &PeerReport, reach_ttl: Duration) {
+    /// Whether answers are not limited: the address was proved not long ago.
+    fn is_unlimited(&self, now: Instant) -> bool {
+        self.unlimited_until.is_some_and(|until| now < until)
+    }
+
+    /// Takes over what a channel learnt. A proof stands for calls to come for `reach_ttl`; for answers of the
+    /// calls that it was given in, at least for `hold`, so that a proof that is asked for anew often does not
+    /// keep their packets back in between.
+    pub fn learn(
+        &mut self,
+        now: Instant,
+        report: &PeerReport,
+        reach_ttl: Duration,
+        hold: Duration,
+    ) {
         let hint = &mut self.hint;
         if report.rtt.is_some() {
             hint.rtt = report.rtt;
@@ -208,6 +224,7 @@ impl Peer {
         }
         if report.proved {
             hint.proved_until = Some(now + reach_ttl);
+            self.unlimited_until = Some(now + reach_ttl.max(hold));
             self.unproved_received = 0;
             self.unproved_sent = 0;
         }
@@ -230,6 +247,7 @@ mod tests {
             now,
             &PeerReport { proved: true, ..PeerReport::default() },
             Duration::from_secs(60),
+            Duration::from_secs(20),
         );
         assert!(peer.may_send(now, 1, 1_000_000, Some(3)));
         assert!(!peer.may_send(now + Duration::from_secs(60), 1, 1, Some(3)), "the proof ends");

@@ -296,8 +296,9 @@ impl<T> Router<T> {
             return;
         }
         if let Some(route) = self.table.get(id) {
-            let ttl = self.config.server.call.reach_ttl;
-            self.peers.get_mut(route.peer_id).peer.learn(now, report, ttl);
+            let call = &self.config.server.call;
+            let peer = &mut self.peers.get_mut(route.peer_id).peer;
+            peer.learn(now, report, call.reach_ttl, call.dead_timeout);
         }
     }
 

@@ -225,7 +225,7 @@ impl Scenario {
     }
 
     /// Serial of the packet that left T last on its first connection.
-    fn last_serial(&self) -> u32 {
+    pub fn last_serial(&self) -> u32 {
         self.t.next_serial(self.t.routes()[0]).map_or(0, |serial| serial.0 - 1)
     }
 }

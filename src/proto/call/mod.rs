@@ -66,6 +66,8 @@ pub(crate) struct Call {
     pub timers: Timers,
     /// Server: the service has been started. Client: always.
     pub attached: bool,
+    /// Server: the client has proved its address in this call, however short a proof holds for others.
+    pub is_proved: bool,
     /// In-order packets that wait for the service to be started.
     pub unattached: Vec<(Seq, Packet)>,
     /// What comes is thrown away: the application wants no more of the request.
@@ -129,6 +131,7 @@ impl Call {
             ),
             timers: Timers::new(now, config),
             attached: false,
+            is_proved: false,
             unattached: Vec::new(),
             discards: false,
             heard: false,

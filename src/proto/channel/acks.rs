@@ -156,6 +156,7 @@ impl Channel {
         };
         if let Some(sent_at) = sent_at {
             call.rtt.sample(now.saturating_duration_since(sent_at));
+            call.is_proved = true;
             let rtt = call.rtt.memory();
             // Only a host that receives at its address can name the serial of a PING, or of DATA: the
             // proof of a call that goes on for longer than it holds renews itself.

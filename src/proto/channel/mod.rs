@@ -272,6 +272,9 @@ impl Channel {
         self.security = Security::Ready(session);
         // A valid RESPONSE came from where the CHALLENGE went.
         self.hint.proved_until = Some(now + self.config.reach_ttl);
+        if let Some(call) = &mut self.call {
+            call.is_proved = true;
+        }
         if self.role == Role::Server {
             if self.call.is_none() && call_number > self.memory.last {
                 self.memory.last = CallNumber(call_number.0 - 1);

@@ -170,7 +170,7 @@ impl Channel {
             out.connection.push(ChannelToConnection::NeedsSecurity);
             return;
         }
-        if self.needs_reach && !self.hint.is_proved(now) {
+        if self.needs_reach && !call.is_proved && !self.hint.is_proved(now) {
             if call.timers.reach_ping.is_none() {
                 self.send_reach_ping(now, out);
             }
