@@ -171,7 +171,8 @@ pub struct ConnectionConfig {
     /// A client connection without a call is closed after this: above zero. The handle stays usable; its
     /// next call opens another connection.
     pub client_idle: Duration,
-    /// A server connection without a call is forgotten after this: above zero.
+    /// A server connection without a call is forgotten after this: not below `call.dead_timeout`, or a client
+    /// that sends its request again for want of an answer would have it run again.
     pub server_idle: Duration,
     /// A server connection of which no call has ever reached its service is forgotten after this.
     pub unserved_idle: Duration,
@@ -220,6 +221,13 @@ impl ConnectionConfig {
         range("challenge_max", self.challenge_max, 1, u32::MAX)?;
         if self.waiting_calls_max == 0 {
             return Err(ConfigError::new("waiting_calls_max", "above 0", 0));
+        }
+        if self.server_idle < self.call.dead_timeout {
+            return Err(ConfigError::new(
+                "server_idle",
+                "not below dead_timeout",
+                self.server_idle.as_millis(),
+            ));
         }
         self.call.validate()
     }
@@ -367,6 +375,17 @@ mod tests {
         assert_eq!(error.to_string(), "receive_window_max_packets: expected 1 to 65535, got 65536");
     }
 
+    /// Found by simulation: forgotten while its client still asked, a call ran twice.
+    #[test]
+    fn a_server_that_forgets_sooner_than_clients_give_up_is_refused() {
+        let mut config = ConnectionConfig::server();
+        config.server_idle = config.call.dead_timeout;
+        assert_eq!(config.validate(), Ok(()));
+        config.server_idle -= Duration::from_millis(1);
+        let error = config.validate().unwrap_err();
+        assert_eq!(error.to_string(), "server_idle: expected not below dead_timeout, got 19999");
+    }
+
     #[test]
     fn debug_answers_are_limited_within_a_range() {
         let with = |per_peer, in_all| EndpointConfig {
@@ -390,11 +409,10 @@ mod tests {
     #[test]
     fn a_time_that_would_always_be_due_is_refused() {
         type Change = fn(&mut EndpointConfig, Duration);
-        let changes: [(&str, Change); 6] = [
+        let changes: [(&str, Change); 5] = [
             ("peer_linger", |config, time| config.peer_linger = time),
             ("nat_ping", |config, time| config.nat_ping = Some(time)),
             ("client_idle", |config, time| config.client.client_idle = time),
-            ("server_idle", |config, time| config.server.server_idle = time),
             ("challenge_interval", |config, time| config.server.challenge_interval = time),
             ("rto_min", |config, time| config.client.call.rto_min = time),
         ];
