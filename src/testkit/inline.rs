@@ -59,11 +59,29 @@ struct Tree {
 }
 
 enum Message {
+    Due(Waker),
     ToConnection(RouteId, ChannelIndex, ChannelToConnection),
     ToChannel(RouteId, ChannelIndex, ConnectionToChannel),
     Start(RouteId, ChannelIndex, Work, bool),
     AskIdle(RouteId),
 }
+
+impl Message {
+    /// Whose mailbox it is in; `None` = the connection's.
+    fn to(&self) -> (RouteId, Option<ChannelIndex>) {
+        match self {
+            Message::Due(Waker::Connection(route))
+            | Message::ToConnection(route, ..)
+            | Message::AskIdle(route) => (*route, None),
+            Message::Due(Waker::Channel(route, index))
+            | Message::ToChannel(route, index, _)
+            | Message::Start(route, index, ..) => (*route, Some(*index)),
+        }
+    }
+}
+
+/// What an application answers to a notice within the step that gave it.
+type Answering = Box<dyn FnMut(CallRef, &Notice) -> Option<Command>>;
 
 /// See the module.
 pub struct InlineEndpoint {
@@ -84,6 +102,7 @@ pub struct InlineEndpoint {
     first_serial: Serial,
     wall_clock: SystemTime,
     entropy: Entropy,
+    answering: Option<Answering>,
 }
 
 impl InlineEndpoint {
@@ -108,7 +127,17 @@ impl InlineEndpoint {
             first_serial: Serial(1),
             wall_clock: SystemTime::UNIX_EPOCH,
             entropy: [7; 32],
+            answering: None,
         }
+    }
+
+    /// Each notice is answered at once, in the step that gave it, as the actors' port of a whole call does it.
+    /// The notice is in [`InlineEndpoint::take_notices`] all the same.
+    pub fn answer_notices(
+        &mut self,
+        answering: impl FnMut(CallRef, &Notice) -> Option<Command> + 'static,
+    ) {
+        self.answering = Some(Box::new(answering));
     }
 
     /// Offers a service.
@@ -243,20 +272,13 @@ impl InlineEndpoint {
 
     /// Time passes to `now`: everything due happens, in order.
     pub fn advance(&mut self, now: Instant) {
-        while let Some(whose) = self.router.pop_due(now) {
-            match whose {
-                Waker::Connection(route) => {
-                    let Some(tree) = self.trees.get_mut(&route) else { continue };
-                    let mut out = ConnectionOutput::default();
-                    tree.connection.handle_deadline(now, &mut out);
-                    self.take_connection(now, route, out);
-                }
-                Waker::Channel(route, channel) => {
-                    let Some(tree) = self.trees.get_mut(&route) else { continue };
-                    let mut out = ChannelOutput::default();
-                    tree.channels[channel.index()].handle_deadline(now, &mut out);
-                    self.take_channel(now, route, channel, out);
-                }
+        loop {
+            // All that is due is known before any of it is handled, as in the actors' mailboxes.
+            while let Some(whose) = self.router.pop_due(now) {
+                self.queue.push_back(Message::Due(whose));
+            }
+            if self.queue.is_empty() {
+                break;
             }
             self.settle(now);
         }
@@ -494,39 +516,60 @@ impl InlineEndpoint {
         self.take_connection(now, route, out);
     }
 
-    /// Messages between the parts, until there are none.
+    /// Messages between the parts, until there are none: each part empties its mailbox before the next has
+    /// its turn, in the order in which they were first written to, as actors of one thread do.
     fn settle(&mut self, now: Instant) {
-        while let Some(message) = self.queue.pop_front() {
-            match message {
-                Message::ToConnection(route, index, word) => {
-                    let Some(tree) = self.trees.get_mut(&route) else { continue };
-                    let mut out = ConnectionOutput::default();
-                    tree.connection.handle_channel(now, index, word, &mut out);
-                    self.take_connection(now, route, out);
-                }
-                Message::ToChannel(route, index, word) => {
-                    let Some(tree) = self.trees.get_mut(&route) else { continue };
-                    let mut out = ChannelOutput::default();
-                    tree.channels[index.index()].handle_connection(now, word, &mut out);
-                    self.take_channel(now, route, index, out);
-                }
-                Message::Start(route, index, work, asks_upgrade) => {
-                    self.begin(now, route, index, work, asks_upgrade);
-                }
-                Message::AskIdle(route) => {
-                    for index in ChannelIndex::ALL {
-                        let Some(tree) = self.trees.get_mut(&route) else { break };
-                        let since = tree.channels[index.index()].idle_since();
-                        let mut out = ConnectionOutput::default();
-                        tree.connection.handle_idle(now, index, since, &mut out);
-                        self.take_connection(now, route, out);
-                    }
-                }
+        while let Some(first) = self.queue.front() {
+            let whose = first.to();
+            let next = |queue: &VecDeque<Message>| queue.iter().position(|it| it.to() == whose);
+            while let Some(message) = next(&self.queue).and_then(|at| self.queue.remove(at)) {
+                self.handle(now, message);
             }
         }
         for route in std::mem::take(&mut self.closed) {
             self.trees.remove(&route);
             self.router.remove(now, route);
+        }
+    }
+
+    fn handle(&mut self, now: Instant, message: Message) {
+        match message {
+            Message::Due(Waker::Connection(route)) => {
+                let Some(tree) = self.trees.get_mut(&route) else { return };
+                let mut out = ConnectionOutput::default();
+                tree.connection.handle_deadline(now, &mut out);
+                self.take_connection(now, route, out);
+            }
+            Message::Due(Waker::Channel(route, channel)) => {
+                let Some(tree) = self.trees.get_mut(&route) else { return };
+                let mut out = ChannelOutput::default();
+                tree.channels[channel.index()].handle_deadline(now, &mut out);
+                self.take_channel(now, route, channel, out);
+            }
+            Message::ToConnection(route, index, word) => {
+                let Some(tree) = self.trees.get_mut(&route) else { return };
+                let mut out = ConnectionOutput::default();
+                tree.connection.handle_channel(now, index, word, &mut out);
+                self.take_connection(now, route, out);
+            }
+            Message::ToChannel(route, index, word) => {
+                let Some(tree) = self.trees.get_mut(&route) else { return };
+                let mut out = ChannelOutput::default();
+                tree.channels[index.index()].handle_connection(now, word, &mut out);
+                self.take_channel(now, route, index, out);
+            }
+            Message::Start(route, index, work, asks_upgrade) => {
+                self.begin(now, route, index, work, asks_upgrade);
+            }
+            Message::AskIdle(route) => {
+                for index in ChannelIndex::ALL {
+                    let Some(tree) = self.trees.get_mut(&route) else { break };
+                    let since = tree.channels[index.index()].idle_since();
+                    let mut out = ConnectionOutput::default();
+                    tree.connection.handle_idle(now, index, since, &mut out);
+                    self.take_connection(now, route, out);
+                }
+            }
         }
     }
 
@@ -557,9 +600,21 @@ impl InlineEndpoint {
         now: Instant,
         route: RouteId,
         index: ChannelIndex,
-        out: ChannelOutput,
+        mut out: ChannelOutput,
     ) {
-        let Some(tree) = self.trees.get(&route) else { return };
+        let Some(tree) = self.trees.get_mut(&route) else { return };
+        while !out.notices.is_empty() {
+            for (tag, notice) in std::mem::take(&mut out.notices) {
+                let call = CallRef { route, channel: index, tag };
+                if let Some(answering) = &mut self.answering
+                    && let Some(command) = answering(call, &notice)
+                {
+                    let channel = &mut tree.channels[index.index()];
+                    channel.handle_command(now, tag, command, &mut out);
+                }
+                self.notices.push((call, notice));
+            }
+        }
         let origin = Origin { epoch: tree.ids.epoch, cid: tree.ids.cid.with_channel(index) };
         let channel = &tree.channels[index.index()];
         let deadline = channel.next_deadline();
@@ -568,9 +623,6 @@ impl InlineEndpoint {
         self.router.learn(now, route, &out.peer);
         self.send(now, route, &out.datagrams);
         self.record(origin, out.events);
-        for (tag, notice) in out.notices {
-            self.notices.push((CallRef { route, channel: index, tag }, notice));
-        }
         for word in out.connection {
             self.queue.push_back(Message::ToConnection(route, index, word));
         }
@@ -612,11 +664,14 @@ impl InlineEndpoint {
     }
 
     fn send(&mut self, now: Instant, route: RouteId, datagrams: &crate::proto::Datagrams) {
-        for datagram in datagrams.iter() {
-            if let Some(peer) = self.router.admit(now, route, 1, datagram.len()) {
-                self.router.counters_mut().record_sent(datagram.len(), datagram);
-                self.sent.push((peer, datagram.to_vec()));
-            }
+        for (batch, bytes) in datagrams.batches() {
+            // By batch, as the endpoint's egress does it: an unproved peer gets all of one or nothing.
+            let Some(peer) = self.router.admit(now, route, batch.count, bytes.len()) else {
+                continue;
+            };
+            self.router.counters_mut().record_sent(batch.segment, bytes);
+            let each = crate::net::cut(bytes, batch.segment);
+            self.sent.extend(each.map(|datagram| (peer, datagram.to_vec())));
         }
     }
 

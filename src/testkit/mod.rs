@@ -2,5 +2,6 @@
 
 mod inline;
 pub mod tree;
+pub mod world;
 
 pub use inline::{CallRef, InlineEndpoint, StartToken};

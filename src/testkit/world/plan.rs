@@ -1,0 +1,398 @@
+//! What happens in a simulation, before it happens: who calls whom with what, what the network does when, how
+//! the endpoints are set. A plan is a value, so that it can be drawn from a seed, printed, and shrunk.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::link::{LinkOptions, Loss};
+use super::random::{Seed, Stream, mix};
+use crate::proto::config::{CallConfig, EndpointConfig};
+use crate::proto::router::Identity;
+use crate::wire::{AbortCode, Cid, Epoch};
+
+/// A host of a plan: clients first, then servers.
+pub type HostIndex = usize;
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// What the world's own draws come from.
+    pub seed: u64,
+    /// Hosts that call.
+    pub clients: usize,
+    /// Hosts that answer.
+    pub servers: usize,
+    /// Connections of one client to one server.
+    pub connections_max: usize,
+    /// Settings of all endpoints.
+    pub config: EndpointConfig,
+    /// Whether servers wait for the proof of a client's address.
+    pub needs_reach: bool,
+    /// Whether nobody at an address is reported to who sends there.
+    pub reports_unreachable: bool,
+    /// What all links are like while there are faults.
+    pub link: LinkOptions,
+    /// Single faults, in the order of time.
+    pub faults: Vec<Fault>,
+    /// When all faults end.
+    pub faults_end: Duration,
+    /// Within this time after the end of faults, everything must have ended.
+    pub patience: Duration,
+    /// The calls, each with its own id.
+    pub calls: Vec<CallPlan>,
+}
+
+/// A change of the world.
+#[derive(Clone, Debug)]
+pub struct Fault {
+    /// When.
+    pub at: Duration,
+    /// What.
+    pub what: FaultKind,
+}
+
+/// See [`Fault`]. A fault between hosts is one direction.
+#[derive(Clone, Copy, Debug)]
+pub enum FaultKind {
+    /// The link is like this from now on.
+    Link(HostIndex, HostIndex, LinkOptions),
+    /// Nothing passes.
+    Part(HostIndex, HostIndex),
+    /// It passes again.
+    Join(HostIndex, HostIndex),
+    /// What is sent waits.
+    Clog(HostIndex, HostIndex),
+    /// And arrives.
+    Unclog(HostIndex, HostIndex),
+    /// The host dies.
+    Crash(HostIndex),
+    /// And lives again, knowing nothing.
+    Restart(HostIndex),
+}
+
+/// One call.
+#[derive(Clone, Debug)]
+pub struct CallPlan {
+    /// Its place in the plan it was drawn for.
+    pub id: u32,
+    /// Who calls.
+    pub client: HostIndex,
+    /// Who answers.
+    pub server: HostIndex,
+    /// When.
+    pub at: Duration,
+    /// Bytes of the request: at least 4, for the id.
+    pub request_bytes: usize,
+    /// Bytes of the reply.
+    pub reply_bytes: usize,
+    /// What the service does at last.
+    pub answer: Answer,
+    /// How long the service works.
+    pub think: Duration,
+    /// A slow reader: after so many pieces of the request the service pauses.
+    pub pause_every: Option<u32>,
+    /// See [`CallPlan::pause_every`].
+    pub pause: Duration,
+    /// The call's deadline.
+    pub deadline: Option<Duration>,
+    /// When the client gives it up, counted from its begin.
+    pub given_up_after: Option<Duration>,
+    /// Whether it comes after all faults and must end well.
+    pub must_be_good: bool,
+}
+
+/// What a service does with a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Replies.
+    Reply,
+    /// Aborts with this code.
+    Abort(AbortCode),
+    /// Drops the call.
+    Drop,
+}
+
+/// The service that all servers of a plan offer.
+pub(super) const SERVICE: u16 = 147;
+
+impl Plan {
+    /// Everything drawn from a seed, how much of it and how bad it is too.
+    pub fn drawn(seed: u64) -> Plan {
+        let of = |name: &str| Seed(seed).stream(name);
+        let mut hosts = of("plan hosts");
+        let clients = hosts.pick(&[1, 1, 1, 2, 3]);
+        let servers = hosts.pick(&[1, 1, 1, 2]);
+        let faults_end = Duration::from_millis(of("plan end").between(500, 40_000));
+        let config = drawn_config(&mut of("plan config"));
+        let link = drawn_link(&mut of("plan link"));
+        let faults = drawn_faults(seed, clients, clients + servers, faults_end);
+        let calls = drawn_calls(&mut of("plan calls"), clients, servers, faults_end);
+        Plan {
+            seed,
+            clients,
+            servers,
+            connections_max: hosts.pick(&[1, 1, 2]),
+            config,
+            needs_reach: hosts.chance(0.5),
+            reports_unreachable: hosts.chance(0.3),
+            link,
+            faults,
+            faults_end,
+            patience: Duration::from_secs(200),
+            calls,
+        }
+    }
+
+    /// Where a host is.
+    pub fn address(&self, host: HostIndex) -> SocketAddr {
+        if host < self.clients {
+            SocketAddr::from(([10, 0, 0, 1 + host as u8], 7001))
+        } else {
+            SocketAddr::from(([10, 0, 1, 1 + (host - self.clients) as u8], 7000))
+        }
+    }
+
+    /// All hosts.
+    pub fn hosts(&self) -> std::ops::Range<HostIndex> {
+        0..self.clients + self.servers
+    }
+
+    pub(super) fn is_client(&self, host: HostIndex) -> bool {
+        host < self.clients
+    }
+
+    pub(super) fn call(&self, id: u32) -> Option<&CallPlan> {
+        let in_place = self.calls.get(id as usize).filter(|call| call.id == id);
+        // Calls of a shrunk plan have moved.
+        in_place.or_else(|| self.calls.iter().find(|call| call.id == id))
+    }
+
+    /// The names that a host has in one of its lives.
+    pub(super) fn identity(&self, host: HostIndex, life: u32) -> Identity {
+        let mut stream = Seed(self.seed).stream(&format!("identity {host} {life}"));
+        Identity {
+            epoch: Epoch::from_random(stream.draw() as u32),
+            first_cid: Cid(stream.draw() as u32 & !3),
+            hash_seed: stream.draw(),
+        }
+    }
+}
+
+impl CallPlan {
+    pub(super) fn request(&self) -> Vec<u8> {
+        let mut bytes = pattern(self.id, 1, self.request_bytes.max(4));
+        bytes[..4].copy_from_slice(&self.id.to_be_bytes());
+        bytes
+    }
+
+    pub(super) fn reply(&self) -> Vec<u8> {
+        pattern(self.id, 2, self.reply_bytes)
+    }
+}
+
+/// Bytes that no other call has in the same place.
+fn pattern(id: u32, what: u64, len: usize) -> Vec<u8> {
+    let base = u64::from(id) << 32 | what << 24;
+    let mut bytes = vec![0; len];
+    for (at, chunk) in bytes.chunks_mut(8).enumerate() {
+        let word = mix(base ^ at as u64).to_le_bytes();
+        chunk.copy_from_slice(&word[..chunk.len()]);
+    }
+    bytes
+}
+
+fn ms(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
+
+/// Each setting stays as it is more often than not, so that a seed differs in few of them.
+fn drawn_config(stream: &mut Stream) -> EndpointConfig {
+    let mut config = EndpointConfig::default();
+    let mut call = CallConfig::server();
+    if stream.chance(0.3) {
+        call.receive_window_max_packets = stream.pick(&[1, 2, 8, 32, 64, 255]) as u32;
+    }
+    call.receive_window_initial_packets =
+        stream.pick(&[1, 16, 32, 32]).min(call.receive_window_max_packets);
+    if stream.chance(0.3) {
+        call.send_window_max_packets = stream.pick(&[1, 2, 8, 32]);
+    }
+    call.send_window_initial_packets =
+        call.send_window_initial_packets.min(call.send_window_max_packets);
+    if stream.chance(0.2) {
+        call.send_window_initial_packets = 1;
+    }
+    if stream.chance(0.3) {
+        call.congestion_window_initial_packets = stream.pick(&[1, 2, 10, 255]);
+    }
+    if stream.chance(0.2) {
+        call.receive_buffer_max_bytes = stream.pick(&[1412, 3000, 20_000]);
+    }
+    if stream.chance(0.3) {
+        call.jumbo_receive_packets = stream.pick(&[2, 4, 6]);
+    }
+    if stream.chance(0.3) {
+        call.delayed_ack = ms(stream.pick(&[0, 1, 20, 400]));
+    }
+    if stream.chance(0.3) {
+        call.final_ack_delay = ms(stream.pick(&[0, 1, 100, 1000]));
+    }
+    if stream.chance(0.3) {
+        call.rto_initial = ms(stream.pick(&[50, 350, 3000]));
+        call.rto_min = ms(stream.pick(&[20, 200, 350])).min(call.rto_initial);
+    }
+    if stream.chance(0.3) {
+        call.rto_max = ms(stream.pick(&[3000, 8000]));
+    }
+    call.keepalive = stream.chance(0.8);
+    if stream.chance(0.2) {
+        call.reach_ttl = ms(stream.pick(&[0, 100, 5000]));
+    }
+    if stream.chance(0.2) {
+        call.reach_ping_interval = ms(stream.pick(&[100, 500]));
+    }
+    if stream.chance(0.2) {
+        config.amplification_max = None;
+    }
+    if stream.chance(0.2) {
+        config.peer_linger = ms(stream.pick(&[10, 2000]));
+    }
+    config.strict_address = stream.chance(0.5);
+    call.takeover = stream.chance(0.85);
+    config.client.call = CallConfig { idle_timeout: None, ..call.clone() };
+    config.server.call = call;
+    if stream.chance(0.2) {
+        config.client.client_idle = ms(stream.pick(&[50, 3000]));
+    }
+    if stream.chance(0.2) {
+        config.server.server_idle = ms(stream.pick(&[50_000, 100_000]));
+    }
+    config
+}
+
+fn drawn_link(stream: &mut Stream) -> LinkOptions {
+    let mut link =
+        LinkOptions { latency: ms(stream.pick(&[1, 1, 5, 20, 150])), ..Default::default() };
+    if stream.chance(0.4) {
+        link.jitter = ms(stream.pick(&[1, 5, 50]));
+    }
+    link.loss = match stream.below(4) {
+        0 => Loss::None,
+        1 | 2 => Loss::Random(stream.pick(&[0.005, 0.02, 0.1, 0.3, 0.5])),
+        _ => Loss::Bursts {
+            turns_bad: stream.pick(&[0.005, 0.02, 0.1]),
+            turns_good: stream.pick(&[0.05, 0.2, 0.5]),
+            lost_while_bad: stream.pick(&[0.5, 0.9, 1.0]),
+        },
+    };
+    if stream.chance(0.4) {
+        link.duplicated = stream.pick(&[0.01, 0.1, 0.5]);
+    }
+    if stream.chance(0.4) {
+        link.reordered = stream.pick(&[0.01, 0.1, 0.5]);
+        link.held_back = ms(stream.pick(&[2, 10, 300]));
+    }
+    if stream.chance(0.25) {
+        link.rate = Some(stream.pick(&[20_000, 200_000, 2_000_000]));
+        link.queue_bytes_max = stream.pick(&[3_000, 30_000, 300_000]);
+    }
+    link
+}
+
+fn drawn_faults(seed: u64, clients: usize, hosts: usize, end: Duration) -> Vec<Fault> {
+    let mut stream = Seed(seed).stream("plan faults");
+    let mut faults = Vec::new();
+    let count = stream.pick(&[0, 0, 1, 2, 5]);
+    for _ in 0..count {
+        let at = ms(stream.below(end.as_millis() as u64));
+        let until = at + ms(stream.pick(&[5, 100, 1000, 10_000, 25_000]));
+        let until = until.min(end);
+        let client = stream.below(clients as u64) as usize;
+        let server = clients + stream.below((hosts - clients) as u64) as usize;
+        let (from, to) = if stream.chance(0.5) { (client, server) } else { (server, client) };
+        let host = if stream.chance(0.7) { server } else { client };
+        let (begins, ends): (Vec<FaultKind>, Vec<FaultKind>) = match stream.below(6) {
+            0 => (vec![FaultKind::Part(from, to)], vec![FaultKind::Join(from, to)]),
+            1 => (
+                vec![FaultKind::Part(from, to), FaultKind::Part(to, from)],
+                vec![FaultKind::Join(from, to), FaultKind::Join(to, from)],
+            ),
+            2 => (vec![FaultKind::Clog(from, to)], vec![FaultKind::Unclog(from, to)]),
+            3 => (vec![FaultKind::Link(from, to, drawn_link(&mut stream))], Vec::new()),
+            4 => {
+                let mtu = stream.pick(&[1000, 1440, 2000]);
+                let link = LinkOptions { mtu, ..LinkOptions::default() };
+                (vec![FaultKind::Link(from, to, link)], Vec::new())
+            }
+            _ => (vec![FaultKind::Crash(host)], vec![FaultKind::Restart(host)]),
+        };
+        faults.extend(begins.into_iter().map(|what| Fault { at, what }));
+        faults.extend(ends.into_iter().map(|what| Fault { at: until, what }));
+    }
+    faults.sort_by_key(|fault| fault.at);
+    faults
+}
+
+fn drawn_calls(
+    stream: &mut Stream,
+    clients: usize,
+    servers: usize,
+    end: Duration,
+) -> Vec<CallPlan> {
+    let count = stream.pick(&[1, 2, 4, 4, 8, 8, 12, 24]);
+    // Calls come close together as often as not.
+    let spread = stream.pick(&[1, 50, 1000, end.as_millis() as u64]);
+    let big = stream.pick(&[100, 1500, 3000, 3000, 9000, 60_000]);
+    let mut calls: Vec<CallPlan> = (0..count)
+        .map(|id| {
+            let size = |stream: &mut Stream| match stream.below(6) {
+                0 => stream.below(2) as usize,
+                1 => 1412,
+                2 => stream.pick(&[1411, 1413, 2824, 2825]),
+                _ => stream.below(big) as usize,
+            };
+            CallPlan {
+                id,
+                client: stream.below(clients as u64) as usize,
+                server: clients + stream.below(servers as u64) as usize,
+                at: ms(stream.below(spread.min(end.as_millis() as u64))),
+                request_bytes: size(stream).max(4),
+                reply_bytes: size(stream),
+                answer: match stream.below(20) {
+                    0 => Answer::Abort(AbortCode(4711)),
+                    1 => Answer::Drop,
+                    _ => Answer::Reply,
+                },
+                think: ms(stream.pick(&[0, 0, 0, 1, 5, 50, 300, 8000])),
+                pause_every: stream.chance(0.15).then_some(stream.pick(&[1, 3, 20])),
+                pause: ms(stream.pick(&[1, 20, 300])),
+                deadline: stream.chance(0.15).then(|| ms(stream.pick(&[1, 10, 200, 3000, 15_000]))),
+                given_up_after: stream
+                    .chance(0.15)
+                    .then(|| ms(stream.pick(&[1, 3, 30, 500, 5000]))),
+                must_be_good: false,
+            }
+        })
+        .collect();
+    // What comes when all is well again must be well.
+    for client in 0..clients {
+        for server in clients..clients + servers {
+            calls.push(CallPlan {
+                id: calls.len() as u32,
+                client,
+                server,
+                at: end + Duration::from_secs(60),
+                request_bytes: 2000,
+                reply_bytes: 2000,
+                answer: Answer::Reply,
+                think: Duration::ZERO,
+                pause_every: None,
+                pause: Duration::ZERO,
+                deadline: None,
+                given_up_after: None,
+                must_be_good: true,
+            });
+        }
+    }
+    calls
+}

@@ -1,0 +1,172 @@
+//! The rules of Rx that can be seen on the wire, checked at every datagram.
+//!
+//! Knows packets as they leave and arrive; knows nothing of endpoints. What it has to know of calls it is told:
+//! which of them their clients gave up.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::wire::{Cid, Epoch, Header, Packet, PacketType, Payload, Seq, Serial, Trailer};
+
+/// A sender, and a connection or channel of it.
+type Party = (SocketAddr, SocketAddr, Epoch, Cid);
+
+/// A connection as its sender knows it. A server that has forgotten one, by a crash or because nothing was
+/// called for long, begins again with the first serial.
+#[derive(Debug, Default)]
+struct Knowledge {
+    last: Serial,
+    life: u32,
+    began: Duration,
+    /// How often it began.
+    times: u32,
+}
+
+/// What is known of one direction of one call, by its sender's packets.
+#[derive(Debug, Default)]
+struct Direction {
+    /// The first seq that the receiver has not allowed yet, as far as the sender has heard.
+    limit: u32,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Referee {
+    connections: HashMap<Party, Knowledge>,
+    numbers: HashMap<Party, u32>,
+    /// `firstPacket` of the last ACK, by call, and by how often its sender's connection began.
+    firsts: HashMap<(Party, u32, u32), Seq>,
+    directions: HashMap<(Party, u32), Direction>,
+    /// Packets that may be sent before the first ACK.
+    initial_window: u32,
+    /// Whether a BUSY is never right: servers take channels over.
+    is_busy_wrong: bool,
+    /// After this time a server may have forgotten a connection.
+    server_idle: Duration,
+    violation: Option<String>,
+}
+
+impl Referee {
+    /// What the endpoints' settings allow.
+    pub fn set_rules(&mut self, initial_window: u32, is_busy_wrong: bool, server_idle: Duration) {
+        self.initial_window = initial_window;
+        self.server_idle = server_idle;
+        self.is_busy_wrong = is_busy_wrong;
+    }
+
+    pub fn violation(&self) -> Option<&str> {
+        self.violation.as_deref()
+    }
+
+    /// The first rule that was broken is kept.
+    pub fn blame(&mut self, what: impl FnOnce() -> String) {
+        if self.violation.is_none() {
+            self.violation = Some(what());
+        }
+    }
+
+    /// A host, in this life of it, sends a datagram.
+    pub fn sent(
+        &mut self,
+        now: Duration,
+        life: u32,
+        from: SocketAddr,
+        to: SocketAddr,
+        datagram: &[u8],
+    ) {
+        let Ok(packet) = Packet::decode(datagram) else {
+            return self.blame(|| format!("{from} sent what is no packet: {datagram:02x?}"));
+        };
+        let header = packet.header;
+        if header.packet_type == PacketType::Version || header.packet_type == PacketType::Debug {
+            return;
+        }
+        let times = self.check_serial(now, life, from, to, &header);
+        if header.packet_type == PacketType::Busy && self.is_busy_wrong {
+            self.blame(|| format!("{from} answered call {} with BUSY", header.call_number));
+        }
+        let channel = (from, to, header.epoch, header.cid);
+        match packet.payload {
+            Payload::Data(_) => self.check_data(channel, &header),
+            Payload::Ack(ack) => {
+                let call = (channel, header.call_number.0, times);
+                let last = self.firsts.insert(call, ack.first_packet);
+                if let Some(last) = last.filter(|last| ack.first_packet.before(*last)) {
+                    self.blame(|| {
+                        let (number, first) = (header.call_number, ack.first_packet);
+                        format!("{from}: firstPacket of call {number} went from {last} to {first}")
+                    });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub fn arrived(&mut self, from: SocketAddr, to: SocketAddr, datagram: &[u8]) {
+        let Ok(Packet { header, payload: Payload::Ack(ack) }) = Packet::decode(datagram) else {
+            return;
+        };
+        let window = match ack.trailer {
+            Trailer::Full(full) => full.rwind,
+            Trailer::Window { rwind, .. } => rwind,
+            _ => return,
+        };
+        let direction = ((to, from, header.epoch, header.cid), header.call_number.0);
+        let known = self.directions.entry(direction).or_default();
+        // A window of 0 is probed with one packet.
+        known.limit = known.limit.max(ack.first_packet.0.saturating_add(window.max(1)));
+    }
+
+    /// How often the sender has begun to know the connection.
+    fn check_serial(
+        &mut self,
+        now: Duration,
+        life: u32,
+        from: SocketAddr,
+        to: SocketAddr,
+        header: &Header,
+    ) -> u32 {
+        if header.serial.is_none() {
+            return 0;
+        }
+        let server_idle = self.server_idle;
+        let party = (from, to, header.epoch, header.cid.connection());
+        let known = self.connections.entry(party).or_default();
+        let is_forgotten = !header.is_from_client() && now - known.began >= server_idle;
+        if known.life != life || (header.serial == Serial(1) && is_forgotten) {
+            *known = Knowledge { last: Serial(0), life, began: now, times: known.times + 1 };
+        }
+        let (last, times) = (known.last, known.times);
+        known.last = header.serial;
+        if !header.serial.after(last) {
+            self.blame(|| {
+                format!("{from}: serial {} of {} after {last}", header.serial, header.cid)
+            });
+        }
+        times
+    }
+
+    fn check_data(&mut self, channel: Party, header: &Header) {
+        let number = header.call_number.0;
+        if header.is_from_client() {
+            let last = self.numbers.entry(channel).or_default();
+            let known = *last;
+            *last = number.max(known);
+            if number < known {
+                self.blame(|| format!("{}: DATA of call {number} after {known}", channel.0));
+            }
+        }
+        let initial = self.initial_window;
+        let known = self.directions.entry((channel, number)).or_default();
+        let limit = known.limit.max(1 + initial);
+        if header.seq.0 >= limit {
+            self.blame(|| {
+                format!(
+                    "{}: q{} of call {number} beyond the window, {limit}",
+                    channel.0, header.seq
+                )
+            });
+        }
+    }
+}

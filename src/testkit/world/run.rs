@@ -1,0 +1,226 @@
+//! Plays a plan in either wiring, compares, and shrinks what fails.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::clock::in_system;
+use super::core::Cores;
+use super::net::World;
+use super::plan::Plan;
+use super::trace::Entry;
+use super::tree;
+
+/// How a plan is played.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wiring {
+    /// Bare cores, called directly: thousands of plans a minute.
+    Core,
+    /// The real tree of actors and its public API, under a paused clock.
+    Actors,
+}
+
+/// What came of a plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The hash of all that happened.
+    pub trace_hash: u64,
+    /// How many things happened.
+    pub count: u64,
+    /// How long it took in the world.
+    pub time: Duration,
+    /// What went wrong, if anything.
+    pub violation: Option<String>,
+    /// What happened, if it was to be kept.
+    pub entries: Vec<Entry>,
+}
+
+/// Plays a plan. `keeps` = with all that happened.
+pub fn play(plan: &Plan, wiring: Wiring, keeps: bool) -> Outcome {
+    let plan = Rc::new(plan.clone());
+    match wiring {
+        Wiring::Core => {
+            let world = World::new(plan.seed, keeps);
+            prepare(&plan, &world);
+            Cores::new(plan, world.clone()).play().check_end();
+            outcome(&world)
+        }
+        Wiring::Actors => {
+            let seed = plan.seed;
+            in_system(
+                || World::under_tokio(seed, keeps),
+                async move |world| {
+                    prepare(&plan, &world);
+                    tree::play(plan, world.clone()).await;
+                    outcome(&world)
+                },
+            )
+        }
+    }
+}
+
+fn prepare(plan: &Plan, world: &World) {
+    world.set_default_link(plan.link);
+    world.set_reports_unreachable(plan.reports_unreachable);
+    let call = &plan.config.server.call;
+    world.with_referee(|referee| {
+        let idle = plan.config.server.server_idle;
+        referee.set_rules(call.send_window_initial_packets, call.takeover, idle);
+    });
+}
+
+fn outcome(world: &World) -> Outcome {
+    Outcome {
+        trace_hash: world.trace_hash(),
+        count: world.count(),
+        time: world.end_time(),
+        violation: world.violation(),
+        entries: world.entries(),
+    }
+}
+
+/// Plays what `seed` draws in both wirings if `both`, else in the core twice, and says what is wrong, with a
+/// ladder of a shrunk plan.
+///
+/// # Errors
+/// A rule is broken, or two plays of one seed differ.
+pub fn check(seed: u64, both: bool) -> Result<(), String> {
+    let plan = Plan::drawn(seed);
+    let Some(why) = fault_of(&plan, both) else { return Ok(()) };
+    Err(report(&plan, both, &why))
+}
+
+/// What is wrong with a plan, if anything.
+fn fault_of(plan: &Plan, both: bool) -> Option<String> {
+    let first = play(plan, Wiring::Core, false);
+    if let Some(violation) = first.violation {
+        return Some(violation);
+    }
+    if play(plan, Wiring::Core, false).trace_hash != first.trace_hash {
+        return Some("two plays of the cores differ".to_owned());
+    }
+    if !both {
+        return None;
+    }
+    let actors = play(plan, Wiring::Actors, false);
+    if let Some(violation) = actors.violation {
+        return Some(format!("among actors: {violation}"));
+    }
+    if actors.trace_hash != first.trace_hash {
+        return Some("cores and actors differ".to_owned());
+    }
+    let again = play(plan, Wiring::Actors, false);
+    (again.trace_hash != actors.trace_hash).then(|| "two plays of the actors differ".to_owned())
+}
+
+fn report(plan: &Plan, both: bool, why: &str) -> String {
+    let kind = kind_of(why);
+    let small = shrink(plan, |plan| fault_of(plan, both).is_some_and(|it| kind_of(&it) == kind));
+    let why = fault_of(&small, both).unwrap_or_else(|| why.to_owned());
+    let wiring = if why.starts_with("among actors") { Wiring::Actors } else { Wiring::Core };
+    let kept = play(&small, wiring, true);
+    let mut text = format!("seed {}: {why}\n", plan.seed);
+    text += &format!(
+        "reproduce: RXRPC_SIM_SEED={} cargo test --test simulator one_seed -- --nocapture\n",
+        plan.seed
+    );
+    text += &format!("shrunk to {} calls, {} faults:\n", small.calls.len(), small.faults.len());
+    small.calls.iter().for_each(|call| text += &format!("  {call:?}\n"));
+    small.faults.iter().for_each(|fault| text += &format!("  {fault:?}\n"));
+    text += &format!("  {:?}\n", small.config);
+    text += &format!("  {:?}\n", small.link);
+    if why.starts_with("cores and actors") {
+        let actors = play(&small, Wiring::Actors, true);
+        text += &first_difference(&kept.entries, &actors.entries);
+    } else {
+        text += &super::trace::ladder(&kept.entries, number("RXRPC_SIM_LINES", 80));
+    }
+    text
+}
+
+/// Violations of one kind differ in numbers only.
+fn kind_of(why: &str) -> String {
+    why.chars().filter(|letter| !letter.is_ascii_digit()).collect()
+}
+
+fn first_difference(cores: &[Entry], actors: &[Entry]) -> String {
+    let at = cores.iter().zip(actors).take_while(|(core, actor)| core == actor).count();
+    let mut text = super::trace::ladder(&cores[..at], 30);
+    let some = |entries: &[Entry]| -> String {
+        entries.iter().skip(at).take(6).map(|entry| format!("{entry}\n")).collect()
+    };
+    text += &format!("--- cores go on:\n{}--- actors go on:\n{}", some(cores), some(actors));
+    text
+}
+
+/// A smaller plan that fails too: calls and faults are left out by halves, then one by one, then what links do.
+pub fn shrink(plan: &Plan, fails: impl Fn(&Plan) -> bool) -> Plan {
+    let mut small = plan.clone();
+    loop {
+        let before = (small.calls.len(), small.faults.len());
+        small = without(
+            small,
+            |plan| plan.calls.len(),
+            &fails,
+            |plan, cut| {
+                plan.calls.drain(cut);
+            },
+        );
+        small = without(
+            small,
+            |plan| plan.faults.len(),
+            &fails,
+            |plan, cut| {
+                plan.faults.drain(cut);
+            },
+        );
+        if (small.calls.len(), small.faults.len()) == before {
+            break;
+        }
+    }
+    let simpler: [fn(&mut Plan); 8] = [
+        |plan| plan.link.jitter = Duration::ZERO,
+        |plan| plan.link.duplicated = 0.0,
+        |plan| plan.link.reordered = 0.0,
+        |plan| plan.link.rate = None,
+        |plan| plan.link.loss = super::link::Loss::None,
+        |plan| plan.needs_reach = false,
+        |plan| plan.config = Default::default(),
+        |plan| plan.calls.iter_mut().for_each(|call| call.pause_every = None),
+    ];
+    for simplify in simpler {
+        let mut tried = small.clone();
+        simplify(&mut tried);
+        if fails(&tried) {
+            small = tried;
+        }
+    }
+    small
+}
+
+fn without(
+    mut plan: Plan,
+    len: impl Fn(&Plan) -> usize,
+    fails: &impl Fn(&Plan) -> bool,
+    remove: impl Fn(&mut Plan, std::ops::Range<usize>),
+) -> Plan {
+    let mut size = len(&plan).div_ceil(2);
+    while size > 0 {
+        let mut at = 0;
+        while at < len(&plan) {
+            let mut tried = plan.clone();
+            remove(&mut tried, at..(at + size).min(len(&plan)));
+            if fails(&tried) {
+                plan = tried;
+            } else {
+                at += size;
+            }
+        }
+        size /= 2;
+    }
+    plan
+}
+
+/// A number of the environment.
+fn number(name: &str, default: usize) -> usize {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}

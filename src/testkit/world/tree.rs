@@ -1,0 +1,263 @@
+//! A plan played by real endpoints: the whole tree of actors and its public API, under Tokio's paused clock.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::channel::oneshot;
+use futures::future::{Either, FutureExt, select};
+
+use super::agenda::{Agenda, Event, WakeKey};
+use super::book::{Book, ClientEnd};
+use super::clock::{settle, wait_until};
+use super::net::World;
+use super::plan::{Answer, HostIndex, Plan, SERVICE};
+use crate::error::StreamError;
+use crate::proto::CallFailure;
+use crate::{
+    AbortCode, CallError, CallOptions, ConnectOptions, Connection, Endpoint, IncomingCall,
+    ServiceOptions,
+};
+
+thread_local! {
+    /// The play of this thread: services must be `Send`, so they look here.
+    static PLAY: RefCell<Option<Rc<Play>>> = const { RefCell::new(None) };
+}
+
+/// What tasks share.
+struct Play {
+    book: Book,
+    agenda: RefCell<Agenda>,
+    sleeping: RefCell<BTreeMap<WakeKey, oneshot::Sender<()>>>,
+    given_up: RefCell<BTreeMap<u32, oneshot::Sender<()>>>,
+}
+
+struct Host {
+    life: u32,
+    endpoint: Endpoint,
+    connections: BTreeMap<HostIndex, Connection>,
+    calls: Vec<tokio::task::JoinHandle<()>>,
+}
+
+/// Plays until all is over, or a rule is broken.
+pub(super) async fn play(plan: Rc<Plan>, world: World) -> Rc<Plan> {
+    let play = Rc::new(Play {
+        book: Book::new(plan.clone(), world.clone()),
+        agenda: RefCell::new(Agenda::new(&plan)),
+        sleeping: RefCell::default(),
+        given_up: RefCell::default(),
+    });
+    PLAY.set(Some(play.clone()));
+    let mut hosts: Vec<Option<Host>> = plan.hosts().map(|_| None).collect();
+    for index in plan.hosts().rev() {
+        hosts[index] = Some(start(&plan, &world, index).await);
+    }
+    loop {
+        settle(&world).await;
+        if world.violation().is_some() {
+            break;
+        }
+        let event = play.agenda.borrow_mut().take_due_of_actors(&world);
+        if let Some(event) = event {
+            happen(&play, &mut hosts, event).await;
+            continue;
+        }
+        if play.agenda.borrow().is_over(&play.book) {
+            break;
+        }
+        let next = play.agenda.borrow().next(&world);
+        let Some(next) = next else { break };
+        wait_until(&world, next).await;
+    }
+    play.book.check_end();
+    PLAY.set(None);
+    // What still runs is not part of the play.
+    for index in plan.hosts() {
+        if world.life(plan.address(index)).is_some() {
+            world.mute(plan.address(index));
+        }
+    }
+    for host in hosts.into_iter().flatten() {
+        end(host).await;
+    }
+    plan
+}
+
+async fn end(host: Host) {
+    host.calls.iter().for_each(tokio::task::JoinHandle::abort);
+    drop(host.connections);
+    host.endpoint.shutdown(Duration::ZERO).await;
+}
+
+async fn start(plan: &Rc<Plan>, world: &World, index: HostIndex) -> Host {
+    let source = world.network(plan.address(index));
+    let life = world.life(plan.address(index)).unwrap_or(0);
+    let mut builder = Endpoint::builder()
+        .network(source)
+        .config(plan.config.clone())
+        .identity(plan.identity(index, life));
+    if !plan.is_client(index) {
+        let options = ServiceOptions { reach_check: plan.needs_reach, ..ServiceOptions::default() };
+        let service = move |call| serve(index, life, call).map(Ok::<_, AbortCode>);
+        builder = builder.service_with(SERVICE, service, options);
+    }
+    let endpoint = builder.start().await.expect("an endpoint in a simulated network starts");
+    let mut connections = BTreeMap::new();
+    if plan.is_client(index) {
+        for server in plan.clients..plan.clients + plan.servers {
+            let options = ConnectOptions {
+                connections_max: plan.connections_max,
+                ..ConnectOptions::default()
+            };
+            let peer = plan.address(server);
+            let connection = endpoint.connect_with(peer, SERVICE, options).await;
+            connections.insert(server, connection.expect("a new endpoint takes connections"));
+        }
+    }
+    Host { life, endpoint, connections, calls: Vec::new() }
+}
+
+async fn happen(play: &Rc<Play>, hosts: &mut [Option<Host>], event: Event) {
+    let (plan, world) = (&play.book.plan, &play.book.world);
+    match event {
+        // Those have gone to their hosts' networks.
+        Event::Arrival(_) => {}
+        Event::Crash(index) => {
+            if let Some(host) = hosts[index].take() {
+                world.crash(plan.address(index));
+                play.book.host_died(index);
+                end(host).await;
+            }
+        }
+        Event::Restart(index) => {
+            if hosts[index].is_none() {
+                hosts[index] = Some(start(plan, world, index).await);
+            }
+        }
+        Event::Begin(id) => {
+            let Some(call) = plan.call(id) else { return };
+            let Some(host) = &mut hosts[call.client] else {
+                return play.book.never_begins(id);
+            };
+            let connection = host.connections[&call.server].clone();
+            let task = call_once(play.clone(), connection, host.life, id);
+            host.calls.push(actix_rt::spawn(task));
+        }
+        Event::GiveUp(id) => {
+            let sender = play.given_up.borrow_mut().remove(&id);
+            if let Some(sender) = sender {
+                // A call that is over does not want to know.
+                let _ = sender.send(());
+            }
+        }
+        Event::Wake(key) => {
+            let sender = play.sleeping.borrow_mut().remove(&key);
+            if let Some(sender) = sender {
+                let _ = sender.send(());
+            }
+        }
+    }
+}
+
+async fn call_once(play: Rc<Play>, connection: Connection, life: u32, id: u32) {
+    let book = &play.book;
+    let Some(call) = book.plan.call(id) else { return };
+    book.client_began(id);
+    let options = CallOptions { deadline: call.deadline, ..CallOptions::default() };
+    let (give_up, given_up) = oneshot::channel();
+    play.given_up.borrow_mut().insert(id, give_up);
+    let request = call.request();
+    let end = select(Box::pin(connection.call_with(request, options)), given_up).await;
+    let (end, reply) = match end {
+        Either::Left((Ok(reply), _)) => (ClientEnd::Good, reply),
+        Either::Left((Err(error), _)) => {
+            (ClientEnd::Failed(failure_of(&error)), Default::default())
+        }
+        Either::Right((_, going)) => {
+            drop(going);
+            (ClientEnd::GivenUp, Default::default())
+        }
+    };
+    book.client_ended(call.client, life, id, end, &reply);
+}
+
+fn failure_of(error: &CallError) -> CallFailure {
+    match error {
+        CallError::Failed(failure) => *failure,
+        _ => CallFailure::Closed,
+    }
+}
+
+fn current() -> Option<Rc<Play>> {
+    PLAY.with_borrow(Clone::clone)
+}
+
+async fn sleep(play: &Rc<Play>, id: u32, life: u32, time: Duration) {
+    let key = WakeKey { id, life };
+    let (wake, awake) = oneshot::channel();
+    let at = play.book.world.now() + time;
+    play.agenda.borrow_mut().wake_at(at, key);
+    play.sleeping.borrow_mut().insert(key, wake);
+    // Dropped at the end of the play: the same.
+    let _ = awake.await;
+}
+
+async fn serve(index: HostIndex, life: u32, call: IncomingCall) {
+    let Some(play) = current() else { return };
+    play.book.service_began(index);
+    answer(&play, index, life, call).await;
+    play.book.service_ended(index, life);
+}
+
+async fn answer(play: &Rc<Play>, index: HostIndex, life: u32, mut call: IncomingCall) {
+    let book = &play.book;
+    let (mut bytes, mut id, mut read) = (Vec::new(), None, 0u32);
+    while let Some(piece) = call.next().await {
+        let piece = match piece {
+            Ok(piece) => piece,
+            Err(error) => return note_failure(book, index, life, id, &error),
+        };
+        let checked = bytes.len();
+        bytes.extend_from_slice(&piece);
+        id = book.request_so_far(index, &bytes, checked).or(id);
+        read += 1;
+        if let Some(planned) = id.and_then(|id| book.plan.call(id))
+            && let Some(every) = planned.pause_every
+            && read.is_multiple_of(every)
+        {
+            sleep(play, planned.id, life, planned.pause).await;
+        }
+    }
+    let id = id.unwrap_or(u32::MAX);
+    book.request_whole(index, life, id, &bytes);
+    let Some(planned) = book.plan.call(id) else { return };
+    if !planned.think.is_zero() {
+        sleep(play, id, life, planned.think).await;
+    }
+    match planned.answer {
+        Answer::Abort(code) => {
+            book.service_note(index, life, id, "aborts".to_owned());
+            call.abort(code);
+        }
+        Answer::Drop => book.service_note(index, life, id, "drops".to_owned()),
+        Answer::Reply => {
+            let mut writer = call.into_reply();
+            if let Err(error) = writer.write(planned.reply()).await {
+                return note_failure(book, index, life, Some(id), &error);
+            }
+            book.replied(index, life, id);
+            match writer.finish_acknowledged().await {
+                Ok(wholly) => book.acknowledged(index, life, id, wholly),
+                Err(error) => note_failure(book, index, life, Some(id), &error),
+            }
+        }
+    }
+}
+
+fn note_failure(book: &Book, index: HostIndex, life: u32, id: Option<u32>, error: &StreamError) {
+    if let (Some(id), StreamError::Failed(failure)) = (id, error) {
+        book.service_note(index, life, id, format!("failed: {failure:?}"));
+    }
+}
