@@ -105,7 +105,7 @@ impl World {
                 posted: 0,
                 trace: Trace::new(keeps),
                 notes: BTreeMap::new(),
-                referee: Referee::default(),
+                referee: Referee::new(),
                 reports_unreachable: false,
                 activity: 0,
                 mover: None,

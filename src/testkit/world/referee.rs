@@ -48,6 +48,12 @@ pub(super) struct Referee {
 }
 
 impl Referee {
+    /// With the rules of endpoints as they are by default.
+    pub fn new() -> Referee {
+        let call = crate::proto::config::CallConfig::default();
+        Referee { initial_window: call.send_window_initial_packets, ..Referee::default() }
+    }
+
     /// What the endpoints' settings allow.
     pub fn set_rules(&mut self, initial_window: u32, is_busy_wrong: bool, server_idle: Duration) {
         self.initial_window = initial_window;

@@ -63,7 +63,8 @@ fn prepare(plan: &Plan, world: &World) {
     world.set_reports_unreachable(plan.reports_unreachable);
     let call = &plan.config.server.call;
     world.with_referee(|referee| {
-        let idle = plan.config.server.server_idle;
+        // A connection whose client has proved nothing goes sooner.
+        let idle = plan.config.server.server_idle.min(call.dead_timeout);
         referee.set_rules(call.send_window_initial_packets, call.takeover, idle);
     });
 }
