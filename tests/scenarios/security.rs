@@ -6,7 +6,7 @@ use std::time::Duration;
 use rxrpc::proto::router::{Offer, RouteId};
 use rxrpc::proto::{CallFailure, ConnectionFailure, DropReason, Why};
 use rxrpc::security::RxNull;
-use rxrpc::wire::{AbortCode, ChannelIndex, ServiceId};
+use rxrpc::wire::{AbortCode, CallNumber, ChannelIndex, ServiceId};
 
 use crate::support::fake_class::{EXPIRED, REFUSAL};
 use crate::support::{App, FakeClass, PEER, Scenario, client, ms, secs, server};
@@ -75,6 +75,24 @@ fn s_114_a_valid_response_lets_the_call_through_and_its_copy_does_nothing() {
         ["accept", "challenge", "verify me", "open n1 q1", "seal n1 q1"]
     );
     t.send("D n2 q1 [CL] idx2 \"2\"").expect(&["D n2 q1 [L] idx2 \"2\""]);
+    t.done_elsewhere();
+}
+
+/// The RESPONSE names the client's next call on each channel. A call below it that is held since before was
+/// recorded and is played again: it must not run, and nothing is said of it.
+#[test]
+fn a_held_call_that_the_response_says_is_over_does_not_run() {
+    let class = FakeClass {
+        call_numbers: [CallNumber(1), CallNumber(8), CallNumber(0), CallNumber(0)],
+        ..FakeClass::default()
+    };
+    let mut t = secured_with("replayed call", &class);
+    t.send("D n7 q1 [CL] idx2 ch1 \"again\"").expect(&["CHALLENGE n0 idx2"]);
+    t.send("D n1 q1 [CL] idx2 \"new\"");
+    t.send("RESPONSE idx2 \"me\"").expect(&["D n1 q1 [L] idx2 \"new\""]);
+    assert!(!class.take_record().iter().any(|what| what.contains("n7")));
+    t.send("A n1 f2 idx2").expect(&[]);
+    t.send("D n8 q1 [CL] idx2 ch1 \"8\"").expect(&["D n8 q1 [L] idx2 ch1 \"8\""]);
     t.done_elsewhere();
 }
 

@@ -276,6 +276,12 @@ impl Channel {
             call.is_proved = true;
         }
         if self.role == Role::Server {
+            // A held call that the client says is over is an old one, played again by somebody else: its
+            // seals would fit, and it would run a second time.
+            let is_over = |call: &Call| !call.attached && call.number < call_number;
+            if self.call.as_deref().is_some_and(is_over) {
+                self.end_call(now, Err(CallFailure::Overtaken), LastEnd::Failed, false, out);
+            }
             if self.call.is_none() && call_number > self.memory.last {
                 self.memory.last = CallNumber(call_number.0 - 1);
                 self.memory.end = LastEnd::None;
