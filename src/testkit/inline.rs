@@ -92,6 +92,8 @@ pub struct InlineEndpoint {
     closed: Vec<RouteId>,
     next_token: u64,
     sent: Vec<(SocketAddr, Vec<u8>)>,
+    /// What left, in batches; `None` = datagram by datagram, in `sent`.
+    batches: Option<Vec<(SocketAddr, Vec<u8>, usize)>>,
     events: Vec<(Origin, Event)>,
     notices: Vec<(CallRef, Notice)>,
     started: Vec<(StartToken, CallRef)>,
@@ -117,6 +119,7 @@ impl InlineEndpoint {
             closed: Vec::new(),
             next_token: 0,
             sent: Vec::new(),
+            batches: None,
             events: Vec::new(),
             notices: Vec::new(),
             started: Vec::new(),
@@ -370,6 +373,24 @@ impl InlineEndpoint {
         std::mem::take(&mut self.sent)
     }
 
+    /// What connections send stays in batches from now on, as a socket with segmentation offload wants it: take
+    /// it with [`InlineEndpoint::take_batches`].
+    pub fn keep_batches(&mut self) {
+        self.batches.get_or_insert_default();
+    }
+
+    /// Batches that left, in order, since the last call of this: the peer, the datagrams one behind the other,
+    /// and the size of each but the last.
+    pub fn take_batches(&mut self) -> Vec<(SocketAddr, Vec<u8>, usize)> {
+        let answers = self.sent.drain(..).map(|(to, datagram)| {
+            let segment = datagram.len();
+            (to, datagram, segment)
+        });
+        let mut batches = self.batches.as_mut().map(std::mem::take).unwrap_or_default();
+        batches.extend(answers);
+        batches
+    }
+
     /// What applications were told since the last call of this.
     pub fn take_notices(&mut self) -> Vec<(CallRef, Notice)> {
         std::mem::take(&mut self.notices)
@@ -621,7 +642,7 @@ impl InlineEndpoint {
         let brief = ChannelBrief { number: channel.call_number(), state: channel.state() };
         self.router.set_brief(route, index, brief);
         self.router.learn(now, route, &out.peer);
-        self.send(now, route, &out.datagrams);
+        self.send(now, route, &mut out.datagrams);
         self.record(origin, out.events);
         for word in out.connection {
             self.queue.push_back(Message::ToConnection(route, index, word));
@@ -629,12 +650,12 @@ impl InlineEndpoint {
         self.router.set_deadline(Waker::Channel(route, index), deadline);
     }
 
-    fn take_connection(&mut self, now: Instant, route: RouteId, out: ConnectionOutput<Work>) {
+    fn take_connection(&mut self, now: Instant, route: RouteId, mut out: ConnectionOutput<Work>) {
         let Some(tree) = self.trees.get(&route) else { return };
         let origin = Origin { epoch: tree.ids.epoch, cid: tree.ids.cid };
         let deadline = tree.connection.next_deadline();
         self.router.learn(now, route, &out.peer);
-        self.send(now, route, &out.datagrams);
+        self.send(now, route, &mut out.datagrams);
         self.record(origin, out.events);
         for (index, word) in out.channels {
             self.queue.push_back(Message::ToChannel(route, index, word));
@@ -663,13 +684,27 @@ impl InlineEndpoint {
         self.router.set_deadline(Waker::Connection(route), deadline);
     }
 
-    fn send(&mut self, now: Instant, route: RouteId, datagrams: &crate::proto::Datagrams) {
+    fn send(&mut self, now: Instant, route: RouteId, datagrams: &mut crate::proto::Datagrams) {
+        if let Some(batches) = &mut self.batches
+            && let Some((batch, bytes)) = datagrams.take_only_batch()
+        {
+            let admitted = self.router.admit(now, route, batch.count, bytes.len());
+            if let Some(peer) = admitted {
+                self.router.counters_mut().record_sent(batch.segment, &bytes);
+                batches.push((peer, bytes, batch.segment));
+            }
+            return;
+        }
         for (batch, bytes) in datagrams.batches() {
             // By batch, as the endpoint's egress does it: an unproved peer gets all of one or nothing.
             let Some(peer) = self.router.admit(now, route, batch.count, bytes.len()) else {
                 continue;
             };
             self.router.counters_mut().record_sent(batch.segment, bytes);
+            if let Some(batches) = &mut self.batches {
+                batches.push((peer, bytes.to_vec(), batch.segment));
+                continue;
+            }
             let each = crate::net::cut(bytes, batch.segment);
             self.sent.extend(each.map(|datagram| (peer, datagram.to_vec())));
         }
