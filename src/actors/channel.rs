@@ -12,7 +12,7 @@ use super::local_endpoint::LocalEndpoint;
 use super::marks::{Mark, dawdle};
 use super::messages::{
     AskIdle, Begin, CallCommand, CallKey, CancelBegun, ChannelSays, Close, ConnectionSays, Drain,
-    Due, IdleSince, Inspect, Output, Packets, Unreachable,
+    Due, IdleSince, Inspect, MoreRoom, Output, Packets, Unreachable,
 };
 use super::snapshot::{ChannelSnapshot, SnapshotPart};
 use crate::client::port::ClientPort;
@@ -146,7 +146,12 @@ impl Channel {
             let tally = &mut self.tally;
             out.events.retain(|event| !tally.absorb(event));
         }
-        if !is_earlier && out.datagrams.is_empty() && out.events.is_empty() && out.peer.is_empty() {
+        if !is_earlier
+            && out.datagrams.is_empty()
+            && out.events.is_empty()
+            && out.peer.is_empty()
+            && out.holding.is_none()
+        {
             return;
         }
         self.endpoint.do_send(Output {
@@ -160,6 +165,7 @@ impl Channel {
             },
             tally: std::mem::take(&mut self.tally),
             peer: std::mem::take(&mut out.peer),
+            holding: out.holding.take(),
             deadline: if is_earlier { deadline } else { None },
             brief: Some(ChannelBrief { number: self.core.call_number(), state: self.core.state() }),
         });
@@ -323,6 +329,16 @@ impl Handler<Unreachable> for Channel {
     fn handle(&mut self, message: Unreachable, context: &mut Context<Channel>) {
         let now = super::local_endpoint::now();
         self.core.handle_network_problem(now, message.problem, &mut self.out);
+        self.conclude(now, context);
+    }
+}
+
+impl Handler<MoreRoom> for Channel {
+    type Result = ();
+
+    fn handle(&mut self, _: MoreRoom, context: &mut Context<Channel>) {
+        let now = super::local_endpoint::now();
+        self.core.handle_room(now, &mut self.out);
         self.conclude(now, context);
     }
 }

@@ -259,6 +259,7 @@ impl Connection {
             events: std::mem::take(&mut out.events),
             tally: CallTally::default(),
             peer: std::mem::take(&mut out.peer),
+            holding: None,
             deadline: if is_earlier { deadline } else { None },
             brief: None,
         });

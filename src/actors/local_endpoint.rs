@@ -16,8 +16,8 @@ use super::connection::{Connection, ConnectionParts, Contexts};
 use super::lifetime::{ChildGone, Children, Held};
 use super::marks::Mark;
 use super::messages::{
-    ChannelReplaced, Close, Connect, Connected, Drain, Draining, Due, Inspect, OfferService,
-    Output, Packets, Shutdown, Unreachable, Wake,
+    ChannelReplaced, Close, Connect, Connected, Drain, Draining, Due, Inspect, MoreRoom,
+    OfferService, Output, Packets, Shutdown, Unreachable, Wake,
 };
 use super::snapshot::SnapshotPart;
 use crate::error::{CloseReason, ConnectError, ShutdownReport};
@@ -27,7 +27,7 @@ use crate::proto::config::EndpointConfig;
 use crate::proto::connection::{ConnectionSetup, Handshake};
 use crate::proto::event::{CallEnded, Event, Origin, Subscriber};
 use crate::proto::router::{Identity, Offer, Opening, RouteId, Router, RouterOutput, Waker};
-use crate::proto::{CallFailure, Role, SerialCounter};
+use crate::proto::{CallFailure, Holding, Role, SerialCounter};
 use crate::security::EntropySource;
 use crate::server::Service;
 use crate::wire::{ChannelIndex, Cid, Epoch, Serial, ServiceId};
@@ -318,6 +318,11 @@ impl LocalEndpoint {
         for (to, datagram) in self.router_out.answers.drain(..) {
             self.egress.push_single(to, datagram);
         }
+        while let Some((route, channel)) = self.router.next_relieved() {
+            if let Some(target) = self.router.target(route) {
+                target.channels[channel.index()].do_send(MoreRoom);
+            }
+        }
         if !self.subscribers.is_empty() {
             for (origin, event) in self.router.take_events() {
                 self.tell(origin, &event);
@@ -461,6 +466,10 @@ impl Handler<Output> for LocalEndpoint {
             }
             self.tell(output.origin, event);
         }
+        if let (Waker::Channel(_, channel), Some(holding)) = (output.whose, output.holding) {
+            self.router.note_holding(now(), route, channel, holding);
+            self.take_router_output();
+        }
         if let (Waker::Channel(_, channel), Some(brief)) = (output.whose, output.brief)
             && self.config.debug_responder
         {
@@ -530,6 +539,9 @@ impl Handler<ChannelReplaced> for LocalEndpoint {
         if let Some(target) = self.router.target_mut(message.route) {
             target.channels[message.index.index()] = message.channel;
         }
+        // What the one before it held is gone with it.
+        self.router.note_holding(now(), message.route, message.index, Holding::default());
+        self.take_router_output();
     }
 }
 

@@ -15,7 +15,7 @@ use crate::proto::connection::ConnectionToChannel;
 use crate::proto::event::{CallTally, Event, Origin};
 use crate::proto::peer::{PeerHint, PeerReport};
 use crate::proto::router::{ChannelBrief, RouteId, Waker};
-use crate::proto::{CallTag, Datagrams, NetworkProblem};
+use crate::proto::{CallTag, Datagrams, Holding, NetworkProblem};
 use crate::security::{ClientClass, Verified};
 use crate::server::{Service, ServiceOptions};
 use crate::wire::{AbortCode, ChannelIndex, ServiceId};
@@ -53,6 +53,11 @@ pub struct Unreachable {
     pub problem: NetworkProblem,
 }
 
+/// Endpoint to channel: there is room again for what its call buffers.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct MoreRoom;
+
 /// Downward: end what runs, then yourself.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
@@ -79,6 +84,8 @@ pub struct Output {
     pub tally: CallTally,
     /// To the memory of the peer.
     pub peer: PeerReport,
+    /// What a channel holds, where that changed much.
+    pub holding: Option<Holding>,
     /// The next deadline; `None` = none, or none earlier than was published before.
     pub deadline: Option<Instant>,
     /// What a channel is at.

@@ -15,6 +15,8 @@
 
 use std::time::Duration;
 
+use super::Role;
+use super::room::CALL_BYTES_MIN;
 use crate::wire::AbortCode;
 
 /// Settings of the calls of a connection. Shared by its four channels and never changed while they run.
@@ -184,6 +186,10 @@ pub struct ConnectionConfig {
     pub challenge_max: u32,
     /// How long a refused RESPONSE waits for its ABORT, against guessing. Zero: not at all.
     pub refusal_delay: Duration,
+    /// Bytes buffered for all its calls, either direction: at least 8192, those that each call has in any case.
+    /// Beyond it their windows stay as they are and writers wait; beyond twice as much, DATA is dropped
+    /// without an ACK. No call ends for it, and each goes on with its own 8 KiB (rx-flow.md 6).
+    pub buffered_max_bytes: usize,
     /// Calls that may wait for a free channel of one connection: at least 1, since a call waits until it is
     /// given its channel.
     pub waiting_calls_max: usize,
@@ -202,6 +208,7 @@ impl ConnectionConfig {
             challenge_interval: Duration::from_secs(2),
             challenge_max: 10,
             refusal_delay: Duration::from_secs(1),
+            buffered_max_bytes: 16 << 20,
             waiting_calls_max: 1024,
             call: CallConfig::default(),
         }
@@ -219,6 +226,7 @@ impl ConnectionConfig {
         above_zero("unserved_idle", self.unserved_idle)?;
         above_zero("challenge_interval", self.challenge_interval)?;
         range("challenge_max", self.challenge_max, 1, u32::MAX)?;
+        enough_bytes("buffered_max_bytes", self.buffered_max_bytes)?;
         if self.waiting_calls_max == 0 {
             return Err(ConfigError::new("waiting_calls_max", "above 0", 0));
         }
@@ -250,6 +258,12 @@ pub struct EndpointConfig {
     /// Server connections at once whose peers have not proved their addresses: 1..=`connections_max`. One
     /// more closes the oldest of them.
     pub unproved_connections_max: usize,
+    /// Bytes buffered for all calls of the endpoint: at least 8192. Beyond it, as for
+    /// [`ConnectionConfig::buffered_max_bytes`].
+    pub buffered_max_bytes: usize,
+    /// Bytes buffered for the calls of peers that have not proved their addresses: at least 8192. Beyond it
+    /// their DATA is dropped without an ACK, but for 8 KiB a call.
+    pub unproved_buffered_max_bytes: usize,
     /// To an address that has not proved itself, at most so many times the bytes that came from it;
     /// `None` = no limit, `Some(0)` = nothing.
     pub amplification_max: Option<u32>,
@@ -284,6 +298,8 @@ impl Default for EndpointConfig {
             connections_max: 100_000,
             connections_per_peer_max: 1024,
             unproved_connections_max: 4096,
+            buffered_max_bytes: 1 << 30,
+            unproved_buffered_max_bytes: 64 << 20,
             amplification_max: Some(3),
             peer_linger: Duration::from_secs(60),
             nat_ping: None,
@@ -313,6 +329,8 @@ impl EndpointConfig {
                 self.unproved_connections_max,
             ));
         }
+        enough_bytes("buffered_max_bytes", self.buffered_max_bytes)?;
+        enough_bytes("unproved_buffered_max_bytes", self.unproved_buffered_max_bytes)?;
         // What is counted by address is remembered for a second.
         range("debug_answers_per_second", self.debug_answers_per_second, 1, 1_000_000)?;
         range(
@@ -323,6 +341,14 @@ impl EndpointConfig {
         )?;
         self.server.validate()?;
         self.client.validate()
+    }
+
+    /// Bytes buffered for one connection.
+    pub(crate) fn buffered_max_bytes_of(&self, role: Role) -> usize {
+        match role {
+            Role::Client => self.client.buffered_max_bytes,
+            Role::Server => self.server.buffered_max_bytes,
+        }
     }
 }
 
@@ -349,6 +375,14 @@ fn range(field: &'static str, value: u32, least: u32, most: u32) -> Result<(), C
         return Ok(());
     }
     Err(ConfigError::new(field, format_args!("{least} to {most}"), value))
+}
+
+/// Less than what each call has in any case would be no limit.
+fn enough_bytes(field: &'static str, value: usize) -> Result<(), ConfigError> {
+    if value >= CALL_BYTES_MIN {
+        return Ok(());
+    }
+    Err(ConfigError::new(field, format_args!("at least {CALL_BYTES_MIN}"), value))
 }
 
 fn above_zero(field: &'static str, value: Duration) -> Result<(), ConfigError> {

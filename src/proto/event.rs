@@ -288,6 +288,27 @@ pub struct ToolAnswered {
     pub packet_type: PacketType,
 }
 
+/// Whose bytes a limit is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MemoryScope {
+    /// Those of one connection.
+    Connection,
+    /// Those of all connections.
+    Endpoint,
+    /// Those for peers that have not proved their addresses.
+    Unproved,
+}
+
+/// The calls of a connection, or of the endpoint, hold more bytes than they may, or do not any more. Until
+/// then their windows stay as they are, and they go on slowly (rx-flow.md 6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryLimit {
+    /// Whose.
+    pub scope: MemoryScope,
+    /// Whether it is passed now.
+    pub is_passed: bool,
+}
+
 /// One fact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -319,6 +340,8 @@ pub enum Event {
     PathReported(PathReported),
     /// See [`ToolAnswered`].
     ToolAnswered(ToolAnswered),
+    /// See [`MemoryLimit`].
+    MemoryLimit(MemoryLimit),
 }
 
 macro_rules! wrap {
@@ -344,7 +367,8 @@ wrap!(
     Challenged,
     ServiceUpgraded,
     PathReported,
-    ToolAnswered
+    ToolAnswered,
+    MemoryLimit
 );
 
 impl From<DropReason> for Event {
@@ -376,9 +400,9 @@ impl Subscriber for LogSubscriber {
     fn on_event(&mut self, origin: Origin, event: &Event) {
         let level = match event {
             Event::Dropped(_) | Event::CallStarted(_) => log::Level::Trace,
-            Event::CallEnded(CallEnded { outcome: Err(_), .. }) | Event::ConnectionFailed(_) => {
-                log::Level::Info
-            }
+            Event::CallEnded(CallEnded { outcome: Err(_), .. })
+            | Event::ConnectionFailed(_)
+            | Event::MemoryLimit(_) => log::Level::Info,
             _ => log::Level::Debug,
         };
         log::log!(level, "{}/{}: {event:?}", origin.epoch, origin.cid);
@@ -432,6 +456,8 @@ pub struct Counters {
     pub connections_opened: u64,
     /// Connections closed, either role.
     pub connections_closed: u64,
+    /// How often a limit of buffered bytes was passed.
+    pub memory_limits: u64,
 }
 
 impl Counters {
@@ -455,6 +481,7 @@ impl Counters {
             Event::Busy(Busy { sent: false, .. }) => self.busy_received += 1,
             Event::Aborted(Aborted { sent: true, .. }) => self.aborts_sent += 1,
             Event::Aborted(Aborted { sent: false, .. }) => self.aborts_received += 1,
+            Event::MemoryLimit(MemoryLimit { is_passed: true, .. }) => self.memory_limits += 1,
             _ => {}
         }
     }

@@ -22,6 +22,7 @@ mod datagrams;
 pub mod event;
 mod failure;
 pub mod peer;
+mod room;
 pub mod router;
 mod serial;
 
@@ -29,6 +30,7 @@ pub use call::CallState;
 pub use datagrams::{BATCH_BYTES_MAX, BATCH_SEGMENTS_MAX, Batch, Datagrams};
 pub use event::{Counters, DropReason, Event};
 pub use failure::{CallFailure, ConnectionFailure, NetworkProblem, Why};
+pub use room::{CALL_BYTES_MIN, Holding, Room};
 pub use serial::SerialCounter;
 
 /// Our side of a connection.

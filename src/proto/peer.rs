@@ -5,14 +5,14 @@
 
 use std::time::{Duration, Instant};
 
-use super::NetworkProblem;
+use super::{NetworkProblem, Room};
 
 /// Payload of a DATA packet where nothing is known of the peer: 1412 bytes, a datagram of 1440.
 pub const PAYLOAD_DEFAULT: u16 = crate::wire::DATA_PAYLOAD_MAX as u16;
 /// Least datagram that a peer can ask us to keep to, Rx header included (rx-wire.md 4.4.2).
 pub const DATAGRAM_MIN: u16 = 520;
 
-/// A snapshot of a peer's memory for one call's use.
+/// A snapshot of what the endpoint knows, for one call's use: of its peer, and of the room there is.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PeerHint {
     /// Smoothed round-trip time and its variation; `None` without a sample.
@@ -29,6 +29,8 @@ pub struct PeerHint {
     pub is_linux: bool,
     /// Until when the peer's address counts as proved.
     pub proved_until: Option<Instant>,
+    /// How much the connection's calls may buffer.
+    pub room: Room,
 }
 
 impl Default for PeerHint {
@@ -41,6 +43,7 @@ impl Default for PeerHint {
             jumbo_max: 1,
             is_linux: false,
             proved_until: None,
+            room: Room::Free,
         }
     }
 }

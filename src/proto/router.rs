@@ -7,6 +7,7 @@
 mod answers;
 mod deadlines;
 mod limiter;
+mod memory;
 mod peers;
 mod runs;
 mod table;
@@ -84,6 +85,7 @@ pub struct Router<T> {
     is_closing: bool,
     /// Server connections whose peers had not proved their addresses when they came, oldest first.
     unproved: VecDeque<RouteId>,
+    memory: memory::Memory,
 }
 
 /// The random numbers that an endpoint is born with.
@@ -122,6 +124,7 @@ impl<T> Router<T> {
             events: None,
             is_closing: false,
             unproved: VecDeque::new(),
+            memory: memory::Memory::default(),
             config,
         }
     }
@@ -175,8 +178,12 @@ impl<T> Router<T> {
         let id = self.table.insert(route);
         let peer = &mut self.peers.get_mut(peer_id).peer;
         peer.server_connections += 1;
-        if !peer.hint.is_proved(now) {
+        let is_unproved = !peer.hint.is_proved(now);
+        if is_unproved {
             self.unproved.push_back(id);
+        }
+        if let Some(route) = self.table.get_mut(id) {
+            route.memory = memory::RouteMemory::new(is_unproved);
         }
         self.note(
             opening.ids,
@@ -227,6 +234,7 @@ impl<T> Router<T> {
     /// The connection is gone.
     pub fn remove(&mut self, now: Instant, id: RouteId) -> Option<T> {
         let route = self.table.remove(id)?;
+        self.forget_memory(id, &route.memory);
         for (slot, deadline) in route.deadlines.iter().enumerate() {
             if let Some(at) = deadline {
                 self.deadlines.remove(*at, id, slot);
@@ -275,9 +283,11 @@ impl<T> Router<T> {
         self.is_closing = true;
     }
 
-    /// What is known of the peer of a connection.
+    /// What a call of a connection has to know.
     pub fn hint(&self, id: RouteId) -> PeerHint {
-        self.table.get(id).map(|route| self.peers.get(route.peer_id).peer.hint).unwrap_or_default()
+        let Some(route) = self.table.get(id) else { return PeerHint::default() };
+        let room = self.room(&route.memory, route.role);
+        PeerHint { room, ..self.peers.get(route.peer_id).peer.hint }
     }
 
     /// What is known of an address.
@@ -299,6 +309,9 @@ impl<T> Router<T> {
             let call = &self.config.server.call;
             let peer = &mut self.peers.get_mut(route.peer_id).peer;
             peer.learn(now, report, call.reach_ttl, call.dead_timeout);
+        }
+        if report.proved {
+            self.note_proved(id);
         }
     }
 

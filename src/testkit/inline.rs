@@ -21,7 +21,8 @@ use crate::proto::router::{
     ChannelBrief, Identity, Offer, Opening, RouteId, Router, RouterOutput, Step, Waker,
 };
 use crate::proto::{
-    CallFailure, CallTag, ConnectionFailure, Counters, Event, NetworkProblem, Role, SerialCounter,
+    CallFailure, CallTag, ConnectionFailure, Counters, Event, Holding, NetworkProblem, Role,
+    SerialCounter,
 };
 use crate::security::{ClientClass, ConnectionIds, Entropy, EntropySource, VerificationFuture};
 use crate::wire::{CallNumber, ChannelIndex, Serial, ServiceId};
@@ -64,6 +65,7 @@ enum Message {
     ToChannel(RouteId, ChannelIndex, ConnectionToChannel),
     Start(RouteId, ChannelIndex, Work, bool),
     AskIdle(RouteId),
+    Room(RouteId, ChannelIndex),
 }
 
 impl Message {
@@ -75,6 +77,7 @@ impl Message {
             | Message::AskIdle(route) => (*route, None),
             Message::Due(Waker::Channel(route, index))
             | Message::ToChannel(route, index, _)
+            | Message::Room(route, index)
             | Message::Start(route, index, ..) => (*route, Some(*index)),
         }
     }
@@ -364,8 +367,21 @@ impl InlineEndpoint {
         *channel = Channel::new(ChannelSetup { index, memory, ..tree.setup.clone() }, now);
         let mut out = ConnectionOutput::default();
         tree.connection.handle_channel_replaced(now, index, memory, &mut out);
+        // What the one before it held is gone with it.
+        self.router.note_holding(now, route, index, Holding::default());
+        self.relieve();
         self.take_connection(now, route, out);
         self.settle(now);
+    }
+
+    /// The router's own events are wanted from now on.
+    pub fn keep_router_events(&mut self) {
+        self.router.keep_events();
+    }
+
+    /// The router's own events since the last call of this: connections, limits, what was dropped.
+    pub fn take_router_events(&mut self) -> Vec<(Origin, Event)> {
+        self.router.take_events()
     }
 
     /// Datagrams that left, in order, since the last call of this.
@@ -540,16 +556,26 @@ impl InlineEndpoint {
     /// Messages between the parts, until there are none: each part empties its mailbox before the next has
     /// its turn, in the order in which they were first written to, as actors of one thread do.
     fn settle(&mut self, now: Instant) {
+        loop {
+            self.empty_mailboxes(now);
+            if self.closed.is_empty() {
+                return;
+            }
+            for route in std::mem::take(&mut self.closed) {
+                self.trees.remove(&route);
+                self.router.remove(now, route);
+            }
+            self.relieve();
+        }
+    }
+
+    fn empty_mailboxes(&mut self, now: Instant) {
         while let Some(first) = self.queue.front() {
             let whose = first.to();
             let next = |queue: &VecDeque<Message>| queue.iter().position(|it| it.to() == whose);
             while let Some(message) = next(&self.queue).and_then(|at| self.queue.remove(at)) {
                 self.handle(now, message);
             }
-        }
-        for route in std::mem::take(&mut self.closed) {
-            self.trees.remove(&route);
-            self.router.remove(now, route);
         }
     }
 
@@ -577,6 +603,12 @@ impl InlineEndpoint {
                 let Some(tree) = self.trees.get_mut(&route) else { return };
                 let mut out = ChannelOutput::default();
                 tree.channels[index.index()].handle_connection(now, word, &mut out);
+                self.take_channel(now, route, index, out);
+            }
+            Message::Room(route, index) => {
+                let Some(tree) = self.trees.get_mut(&route) else { return };
+                let mut out = ChannelOutput::default();
+                tree.channels[index.index()].handle_room(now, &mut out);
                 self.take_channel(now, route, index, out);
             }
             Message::Start(route, index, work, asks_upgrade) => {
@@ -648,6 +680,16 @@ impl InlineEndpoint {
             self.queue.push_back(Message::ToConnection(route, index, word));
         }
         self.router.set_deadline(Waker::Channel(route, index), deadline);
+        if let Some(holding) = out.holding {
+            self.router.note_holding(now, route, index, holding);
+        }
+        self.relieve();
+    }
+
+    fn relieve(&mut self) {
+        while let Some((route, index)) = self.router.next_relieved() {
+            self.queue.push_back(Message::Room(route, index));
+        }
     }
 
     fn take_connection(&mut self, now: Instant, route: RouteId, mut out: ConnectionOutput<Work>) {

@@ -107,6 +107,12 @@ impl Call {
         let is_fresh = hint.congestion.is_some_and(|memory| {
             now.saturating_duration_since(memory.at) <= rtt.rto(config, std::time::Duration::ZERO)
         });
+        let mut receive = ReceiveWindow::new(
+            config.receive_window_initial_packets,
+            config.receive_window_max_packets,
+            config.receive_buffer_max_bytes,
+        );
+        receive.set_room(hint.room);
         Call {
             tag,
             number,
@@ -116,11 +122,7 @@ impl Call {
                 config.send_window_initial_packets,
                 config.send_window_max_packets,
             ),
-            receive: ReceiveWindow::new(
-                config.receive_window_initial_packets,
-                config.receive_window_max_packets,
-                config.receive_buffer_max_bytes,
-            ),
+            receive,
             ack: AckPolicy::default(),
             rtt,
             congestion: Congestion::new(

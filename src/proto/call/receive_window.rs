@@ -7,6 +7,8 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use crate::proto::Room;
+use crate::proto::room::{CALL_BYTES_MIN, CALL_PACKETS_MIN};
 use crate::wire::{SACK_ENTRIES_MAX, Seq};
 
 /// A DATA packet as received.
@@ -32,7 +34,7 @@ pub enum Offer {
     Duplicate,
     /// Beyond the upper edge.
     Beyond,
-    /// It would pass the hard byte limit.
+    /// It would pass a hard byte limit: the call's own, or that of all together.
     NoBuffer,
     /// Past the packet marked as the last.
     AfterLast,
@@ -61,6 +63,9 @@ pub struct ReceiveWindow {
     held: VecDeque<Option<Packet>>,
     buffered_bytes: usize,
     soft_bytes_max: usize,
+    room: Room,
+    /// Only the room for all calls together keeps the edge where it is.
+    is_held_back: bool,
 }
 
 impl ReceiveWindow {
@@ -80,6 +85,8 @@ impl ReceiveWindow {
             held: VecDeque::new(),
             buffered_bytes: 0,
             soft_bytes_max,
+            room: Room::Free,
+            is_held_back: false,
         }
     }
 
@@ -107,7 +114,9 @@ impl ReceiveWindow {
         if !seq.before(self.upper) {
             return Offer::Beyond;
         }
-        if self.buffered_bytes + packet.payload.len() > self.hard_bytes_max() {
+        if self.buffered_bytes + packet.payload.len() > self.hard_bytes_max()
+            || (self.room == Room::None && !self.has_own_room(seq, packet.payload.len()))
+        {
             return Offer::NoBuffer;
         }
         if is_last {
@@ -154,10 +163,35 @@ impl ReceiveWindow {
         }
         self.consumed = self.consumed.plus(packets);
         self.buffered_bytes = self.buffered_bytes.saturating_sub(bytes);
-        if self.buffered_bytes < self.soft_bytes_max {
+        self.open();
+    }
+
+    /// How much room all calls together have. Where there is room again, the edge moves.
+    pub fn set_room(&mut self, room: Room) {
+        self.room = room;
+        if room == Room::Free && self.is_held_back {
+            self.open();
+        }
+    }
+
+    /// Whether the edge would move if there were more room.
+    pub fn is_held_back(&self) -> bool {
+        self.is_held_back && !self.is_complete()
+    }
+
+    fn open(&mut self) {
+        self.is_held_back = false;
+        if self.buffered_bytes >= self.soft_bytes_max {
+            return;
+        }
+        self.is_held_back = self.room != Room::Free;
+        if !self.is_held_back {
             // Together with the edge, never without: firstPacket hangs on both and must not go back.
             self.size = self.size_max;
             self.upper = self.upper.later(self.consumed.plus(self.size));
+        } else if self.buffered_bytes < CALL_BYTES_MIN {
+            let packets = CALL_PACKETS_MIN.min(self.size);
+            self.upper = self.upper.later(self.consumed.plus(packets));
         }
     }
 
@@ -256,6 +290,13 @@ impl ReceiveWindow {
     fn describable(&self) -> u32 {
         let received = Seq::FIRST.distance_to(self.next);
         received.min(SACK_ENTRIES_MAX as u32)
+    }
+
+    /// What a call may take in any case: a little, and what an application waits for that has nothing left
+    /// to read.
+    fn has_own_room(&self, seq: Seq, len: usize) -> bool {
+        (seq == self.next && self.unread_packets() == 0)
+            || self.buffered_bytes + len <= CALL_BYTES_MIN
     }
 
     /// Only outsized packets can reach this: windows count packets (rx-flow.md 6, "bytes").

@@ -8,6 +8,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use crate::proto::Room;
+use crate::proto::room::CALL_BYTES_MIN;
 use crate::wire::{Ack, Seq, Serial};
 
 /// Packets that an application may always queue ahead, however small the window.
@@ -92,6 +94,8 @@ pub struct SendWindow {
     /// Highest header serial of an ACK applied.
     ack_serial_max: Option<Serial>,
     credit_given: u64,
+    /// Only the room for all calls together keeps back credit.
+    is_held_back: bool,
     last: Option<Seq>,
 }
 
@@ -117,6 +121,7 @@ impl SendWindow {
             nacks: 0,
             ack_serial_max: None,
             credit_given: 0,
+            is_held_back: false,
             last: None,
         }
     }
@@ -339,18 +344,46 @@ impl SendWindow {
     }
 
     /// Bytes that the application may write beyond what it was told before; `None` where it is too little
-    /// to be worth telling.
-    pub fn take_credit(&mut self, payload_max: usize) -> Option<u64> {
+    /// to be worth telling, or where all calls together have no room for more.
+    pub fn take_credit(&mut self, payload_max: usize, room: Room) -> Option<u64> {
         let packets = (2 * self.peer_window).max(QUEUE_PACKETS_MIN);
-        let base = self.packets.front().map_or(self.packed, |sent| sent.offset);
+        let base = self.unacknowledged_from();
         let limit = base + u64::from(packets) * payload_max as u64;
-        let more = limit.saturating_sub(self.credit_given);
+        let mut more = limit.saturating_sub(self.credit_given);
         let worth = u64::from(packets / 4) * payload_max as u64;
+        self.is_held_back = false;
         if more == 0 || (more < worth && self.credit_given > self.queued) {
             return None;
         }
+        if room != Room::Free {
+            self.is_held_back = true;
+            more = (base + CALL_BYTES_MIN as u64).saturating_sub(self.credit_given);
+            if more == 0 || self.credit_given > self.queued {
+                return None;
+            }
+        }
         self.credit_given += more;
         Some(more)
+    }
+
+    /// Whether the writer would get credit if there were more room.
+    pub fn is_held_back(&self) -> bool {
+        self.is_held_back && !self.is_closed
+    }
+
+    /// Bytes that the application wrote, within the credit it was given, and that are not acknowledged for
+    /// good. What it hands over beyond that, at once and whole, was its own before and stays in one piece.
+    pub fn held_bytes(&self) -> usize {
+        self.queued.min(self.credit_given).saturating_sub(self.unacknowledged_from()) as usize
+    }
+
+    /// Bytes that have packets, not acknowledged for good.
+    pub fn packed_unacked_bytes(&self) -> usize {
+        (self.packed - self.unacknowledged_from()) as usize
+    }
+
+    fn unacknowledged_from(&self) -> u64 {
+        self.packets.front().map_or(self.packed, |sent| sent.offset)
     }
 
     /// Whether the application has used all the credit it was given.
@@ -430,7 +463,7 @@ impl SendWindow {
     }
 
     fn free_chunks(&mut self) {
-        let keep_from = self.packets.front().map_or(self.packed, |sent| sent.offset);
+        let keep_from = self.unacknowledged_from();
         while let Some(chunk) = self.chunks.front() {
             let end = self.chunks_start + chunk.len() as u64;
             if end > keep_from {
@@ -594,16 +627,16 @@ mod tests {
     #[test]
     fn credit_follows_the_acknowledged_bytes() {
         let mut window = SendWindow::new(16, 255);
-        assert_eq!(window.take_credit(1412), Some(64 * 1412));
-        assert_eq!(window.take_credit(1412), None);
+        assert_eq!(window.take_credit(1412, Room::Free), Some(64 * 1412));
+        assert_eq!(window.take_credit(1412, Room::Free), None);
         window.write(Bytes::from(vec![0; 64 * 1412]));
         assert!(window.is_application_stuck());
         let now = Instant::now();
         while window.take_next(window.limit(255), 1412, now).is_some() {}
         assert_eq!(window.in_flight(), 16);
-        assert_eq!(window.take_credit(1412), None);
+        assert_eq!(window.take_credit(1412, Room::Free), None);
         window.acknowledge(&ack(17, 0, &[]), Serial(1)).unwrap();
-        assert_eq!(window.take_credit(1412), Some(16 * 1412));
+        assert_eq!(window.take_credit(1412, Room::Free), Some(16 * 1412));
     }
 
     #[test]

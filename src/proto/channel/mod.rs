@@ -28,8 +28,8 @@ use super::config::CallConfig;
 use super::connection::ConnectionToChannel;
 use super::peer::{PeerHint, PeerReport};
 use super::{
-    CallFailure, CallTag, ConnectionFailure, DropReason, Event, NetworkProblem, Role,
-    SerialCounter, Why, event,
+    CallFailure, CallTag, ConnectionFailure, DropReason, Event, Holding, NetworkProblem, Role,
+    Room, SerialCounter, Why, event,
 };
 use crate::security::{Identity, Session};
 use crate::wire::{
@@ -155,6 +155,10 @@ pub struct Channel {
     busies: memory::AbortThrottle,
     /// When a call last ended, or the channel began.
     idle_since: Instant,
+    /// What the endpoint was told that the channel holds.
+    told: Holding,
+    /// And before that.
+    told_before: Holding,
 }
 
 impl Channel {
@@ -181,6 +185,8 @@ impl Channel {
             aborts: memory::AbortThrottle::default(),
             busies: memory::AbortThrottle::default(),
             idle_since: now,
+            told: Holding::default(),
+            told_before: Holding::default(),
         }
     }
 
@@ -194,7 +200,11 @@ impl Channel {
     ) {
         // The endpoint may not have heard yet of the proof that came here.
         let proved_until = self.hint.proved_until.max(hint.proved_until);
+        let room = self.hint.room;
         self.hint = PeerHint { proved_until, ..*hint };
+        if hint.room != room {
+            self.set_room(now, hint.room);
+        }
         let stride = run.stride.max(1);
         let mut start = 0;
         while start < run.data.len() {
@@ -216,7 +226,8 @@ impl Channel {
     ) {
         let Some(call) = self.call.as_ref().filter(|call| call.tag == tag) else { return };
         if call.state == CallState::ServerDying {
-            return self.bury(now, &command, out);
+            self.bury(now, &command, out);
+            return self.report_holding(out);
         }
         match (command, self.role) {
             (Command::Consumed { packets, bytes }, _) => self.consume(now, packets, bytes),
@@ -332,6 +343,12 @@ impl Channel {
         self.conclude(now, out);
     }
 
+    /// There is room again: what was held back for want of it goes on.
+    pub fn handle_room(&mut self, now: Instant, out: &mut ChannelOutput) {
+        self.set_room(now, Room::Free);
+        self.conclude(now, out);
+    }
+
     /// The path takes smaller packets than was thought: new packets keep to it.
     pub fn handle_payload_max(&mut self, payload_max: u16) {
         self.hint.path_max = self.hint.path_max.min(payload_max);
@@ -424,9 +441,13 @@ impl Channel {
 
     /// The one ending of every step: the ACK that is due, packets that may go, credit for the writer.
     fn conclude(&mut self, now: Instant, out: &mut ChannelOutput) {
-        if self.call.is_none() {
-            return;
+        if self.call.is_some() {
+            self.serve_call(now, out);
         }
+        self.report_holding(out);
+    }
+
+    fn serve_call(&mut self, now: Instant, out: &mut ChannelOutput) {
         self.send_due_ack(now, out);
         self.transmit(now, event::ResendCause::Nacked, out);
         self.check_reply_acknowledged(now, out);
@@ -441,7 +462,7 @@ impl Channel {
                 | CallState::ServerReply
         ) && call.attached
             && !call.send.is_closed()
-            && let Some(bytes) = call.send.take_credit(payload_max)
+            && let Some(bytes) = call.send.take_credit(payload_max, self.hint.room)
         {
             let tag = call.tag;
             out.notify(tag, Notice::Credit(bytes));

@@ -6,7 +6,7 @@ use smallvec::{SmallVec, smallvec};
 use crate::proto::call::Packet;
 use crate::proto::datagrams::Datagrams;
 use crate::proto::peer::PeerReport;
-use crate::proto::{CallFailure, CallTag, DropReason, Event};
+use crate::proto::{CallFailure, CallTag, DropReason, Event, Holding};
 use crate::security::{PlainPacket, SealedEnd, SealedPacket};
 use crate::wire::{CallNumber, Seq, ServiceId};
 
@@ -23,6 +23,8 @@ pub struct ChannelOutput {
     pub connection: Vec<ChannelToConnection>,
     /// To the endpoint's memory of the peer.
     pub peer: PeerReport,
+    /// What the channel holds, where that changed much.
+    pub holding: Option<Holding>,
     /// Memory that is used again in each step.
     pub(super) scratch: Scratch,
 }
@@ -131,6 +133,7 @@ impl ChannelOutput {
             && self.notices.is_empty()
             && self.connection.is_empty()
             && self.peer.is_empty()
+            && self.holding.is_none()
     }
 
     /// Notes an ignored packet.

@@ -8,7 +8,7 @@ use super::output::OpenScratch;
 use super::transmit::SEQ_MAX;
 use super::{Channel, ChannelOutput, LastEnd, Received, Security};
 use crate::proto::call::{Offer, Packet, WindowUpdate};
-use crate::proto::{CallFailure, DropReason, Role, Why};
+use crate::proto::{CallFailure, DropReason, Holding, Role, Room, Why};
 use crate::security::{PacketIds, SealedPacket, Session};
 use crate::wire::{AbortCode, AckReason, Flags, Header, Seq, sub_packets};
 
@@ -71,7 +71,10 @@ impl Channel {
             Offer::Beyond if had_accepted => call.ack.demand(AckReason::ExceedsWindow, serial),
             // With firstPacket 1 and previousPacket 0 a Linux client would give the call up (S-178).
             Offer::Beyond => return out.drop(DropReason::BeyondWindow),
-            Offer::NoBuffer => return out.drop(DropReason::NoBuffer),
+            Offer::NoBuffer => {
+                call.note_heard(now);
+                return out.drop(DropReason::NoBuffer);
+            }
             Offer::AfterLast => return self.refuse_data(now, Why::DataAfterLast, out),
             Offer::DifferentLast => return self.refuse_data(now, Why::DifferentLast, out),
         }
@@ -183,6 +186,24 @@ impl Channel {
         let Some(call) = &mut self.call else { return };
         let was_exhausted = call.receive.is_exhausted();
         call.receive.consume(packets, bytes);
+        self.update_window(now, was_exhausted);
+    }
+
+    /// How much room all calls together have now.
+    pub(super) fn set_room(&mut self, now: Instant, room: Room) {
+        self.hint.room = room;
+        let Some(call) = &mut self.call else { return };
+        let was_exhausted = call.receive.is_exhausted();
+        let was_held_back = call.receive.is_held_back();
+        call.receive.set_room(room);
+        if was_held_back && !call.receive.is_held_back() {
+            self.update_window(now, was_exhausted);
+        }
+    }
+
+    /// The edge may have moved: the peer hears of it, at once if it waits for it.
+    fn update_window(&mut self, now: Instant, was_exhausted: bool) {
+        let Some(call) = &mut self.call else { return };
         match call.receive.wants_update() {
             WindowUpdate::Now => {
                 call.ack.demand(AckReason::Delay, crate::wire::Serial::NONE);
@@ -192,6 +213,38 @@ impl Channel {
             }
             _ => {}
         }
+    }
+
+    /// Tells the endpoint what the call holds, where that changed much.
+    pub(super) fn report_holding(&mut self, out: &mut ChannelOutput) {
+        let holding = self.holding();
+        if out.holding.take().is_some() {
+            // It has not left yet.
+            self.told = self.told_before;
+        }
+        if holding == self.told {
+            return;
+        }
+        // Less is told with what goes anyway, or where it matters: the call is over, or room is short.
+        let is_free = self.call.is_none()
+            || self.hint.room != Room::Free
+            || !out.datagrams.is_empty()
+            || !out.peer.is_empty();
+        if holding.differs(self.told, is_free) {
+            self.told_before = std::mem::replace(&mut self.told, holding);
+            out.holding = Some(holding);
+        }
+    }
+
+    fn holding(&self) -> Holding {
+        let Some(call) = &self.call else { return Holding::default() };
+        let mut bytes = call.receive.buffered_bytes() + call.send.held_bytes();
+        if matches!(self.security, Security::Ready(Some(_))) {
+            // Sealed packets are copies.
+            bytes += call.send.packed_unacked_bytes();
+        }
+        let waits = call.receive.is_held_back() || call.send.is_held_back();
+        Holding { bytes, waits }
     }
 
     /// The application wants no more of the request; what comes is acknowledged and thrown away.

@@ -188,7 +188,7 @@ impl Channel {
             number: call.number,
             service_id: self.service_id,
             user_status: call.remote_status,
-            credit: call.send.take_credit(payload_max).unwrap_or(0),
+            credit: call.send.take_credit(payload_max, self.hint.room).unwrap_or(0),
         };
         let mut held = std::mem::take(&mut call.unattached);
         out.notify(tag, Notice::Incoming(incoming));

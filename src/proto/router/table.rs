@@ -7,6 +7,7 @@ use std::time::Instant;
 use foldhash::fast::FixedState;
 
 use super::deadlines::SLOTS;
+use super::memory::RouteMemory;
 use super::peers::PeerId;
 use crate::proto::{CallState, Role};
 use crate::security::ConnectionIds;
@@ -54,6 +55,7 @@ pub(super) struct Route<T> {
     pub is_broken: bool,
     pub briefs: [ChannelBrief; ChannelIndex::COUNT],
     pub deadlines: [Option<Instant>; SLOTS],
+    pub memory: RouteMemory,
 }
 
 impl<T> Route<T> {
@@ -77,6 +79,7 @@ impl<T> Route<T> {
             is_broken: false,
             briefs: Default::default(),
             deadlines: [None; SLOTS],
+            memory: RouteMemory::default(),
         }
     }
 }

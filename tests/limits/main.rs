@@ -1,0 +1,7 @@
+//! Each limit of docs/limits.md at its value, where all is good, and one beyond, where what is written there
+//! happens, is counted, and nothing else is lost. In the bare core with literal times, and through the tree
+//! of actors where they have a part in it.
+
+mod bytes_core;
+mod bytes_tree;
+mod support;
