@@ -14,7 +14,7 @@ use futures::Stream;
 use futures::channel::mpsc;
 
 use crate::actors::Channel;
-use crate::actors::messages::CallCommand;
+use crate::actors::messages::{CallCommand, RunningCall};
 use crate::error::StreamError;
 use crate::proto::channel::{Command, Notice};
 use crate::proto::{CallFailure, CallTag};
@@ -46,6 +46,8 @@ pub(crate) struct Link {
     guarded: Option<Arc<AtomicU8>>,
     /// The deadline that the caller set, for what it is told when that has passed.
     deadline: Option<Duration>,
+    /// Given back when the service lets go of its call.
+    _place: Option<RunningCall>,
 }
 
 impl Link {
@@ -72,7 +74,14 @@ impl Link {
             is_finished: false,
             guarded: None,
             deadline: None,
+            _place: None,
         }
+    }
+
+    /// It keeps its call's place among those of the service that run at once.
+    pub fn with_place(mut self, place: Option<RunningCall>) -> Link {
+        self._place = place;
+        self
     }
 
     /// Of the deadline, the channel only knows what was left when the call began.

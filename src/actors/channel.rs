@@ -12,7 +12,7 @@ use super::local_endpoint::LocalEndpoint;
 use super::marks::{Mark, dawdle};
 use super::messages::{
     AskIdle, Begin, CallCommand, CallKey, CancelBegun, ChannelSays, Close, ConnectionSays, Drain,
-    Due, IdleSince, Inspect, MoreRoom, Output, Packets, Unreachable,
+    Due, IdleSince, Inspect, MoreRoom, Output, Packets, RunningCall, Turn, Unreachable,
 };
 use super::snapshot::{ChannelSnapshot, SnapshotPart};
 use crate::client::port::ClientPort;
@@ -48,6 +48,8 @@ pub struct Channel {
     endpoint: Addr<LocalEndpoint>,
     answering: Option<Answering>,
     port: Option<(CallTag, Port)>,
+    /// The place of the call that starts now, where its service runs only so many at once.
+    running: Option<RunningCall>,
     /// The deadline that the endpoint knows of: it fires before any later one does.
     published: Option<Instant>,
     draining: bool,
@@ -92,6 +94,7 @@ impl Channel {
             endpoint: parts.endpoint,
             answering: parts.answering,
             port: None,
+            running: None,
             published: None,
             draining: false,
             mark: parts.mark,
@@ -151,6 +154,7 @@ impl Channel {
             && out.events.is_empty()
             && out.peer.is_empty()
             && out.holding.is_none()
+            && out.turn.is_none()
         {
             return;
         }
@@ -166,6 +170,7 @@ impl Channel {
             tally: std::mem::take(&mut self.tally),
             peer: std::mem::take(&mut out.peer),
             holding: out.holding.take(),
+            turn: out.turn.take(),
             deadline: if is_earlier { deadline } else { None },
             brief: Some(ChannelBrief { number: self.core.call_number(), state: self.core.state() }),
         });
@@ -218,7 +223,8 @@ impl Channel {
             user_status: incoming.user_status,
             identity: self.core.identity().cloned(),
         };
-        let (port, call) = IncomingCall::new(info, tag, incoming.credit, own);
+        let running = self.running.take();
+        let (port, call) = IncomingCall::new(info, tag, incoming.credit, own, running);
         self.port = Some((tag, Port::Server(port)));
         let service = answering.service.clone();
         // A service is not ours: it may break its call, but not the channel. The call is dropped by then.
@@ -340,6 +346,25 @@ impl Handler<MoreRoom> for Channel {
         let now = super::local_endpoint::now();
         self.core.handle_room(now, &mut self.out);
         self.conclude(now, context);
+    }
+}
+
+impl Handler<Turn> for Channel {
+    type Result = ();
+
+    fn handle(&mut self, message: Turn, context: &mut Context<Channel>) {
+        let now = super::local_endpoint::now();
+        let turn = match message.turn {
+            Ok(running) => {
+                self.running = Some(running);
+                Ok(())
+            }
+            Err(code) => Err(code),
+        };
+        self.core.handle_turn(now, message.tag, turn, &mut self.out);
+        self.conclude(now, context);
+        // A call that is over by now takes no place.
+        self.running = None;
     }
 }
 

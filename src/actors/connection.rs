@@ -260,6 +260,7 @@ impl Connection {
             tally: CallTally::default(),
             peer: std::mem::take(&mut out.peer),
             holding: None,
+            turn: None,
             deadline: if is_earlier { deadline } else { None },
             brief: None,
         });

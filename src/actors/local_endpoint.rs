@@ -15,9 +15,10 @@ use super::channel::{Answering, Channel};
 use super::connection::{Connection, ConnectionParts, Contexts};
 use super::lifetime::{ChildGone, Children, Held};
 use super::marks::Mark;
+use super::messages;
 use super::messages::{
     ChannelReplaced, Close, Connect, Connected, Drain, Draining, Due, Inspect, MoreRoom,
-    OfferService, Output, Packets, Shutdown, Unreachable, Wake,
+    OfferService, Output, Packets, RunningCall, Shutdown, TurnOver, Unreachable, Wake,
 };
 use super::snapshot::SnapshotPart;
 use crate::error::{CloseReason, ConnectError, ShutdownReport};
@@ -26,8 +27,8 @@ use crate::proto::channel::{ChannelMemory, ChannelSetup, Security};
 use crate::proto::config::EndpointConfig;
 use crate::proto::connection::{ConnectionSetup, Handshake};
 use crate::proto::event::{CallEnded, Event, Origin, Subscriber};
-use crate::proto::router::{Identity, Offer, Opening, RouteId, Router, RouterOutput, Waker};
-use crate::proto::{CallFailure, Holding, Role, SerialCounter};
+use crate::proto::router::{Identity, Offer, Opening, RouteId, Router, RouterOutput, Turn, Waker};
+use crate::proto::{CallFailure, CallTag, Holding, Role, SerialCounter, TurnWord};
 use crate::security::EntropySource;
 use crate::server::Service;
 use crate::wire::{ChannelIndex, Cid, Epoch, Serial, ServiceId};
@@ -330,6 +331,48 @@ impl LocalEndpoint {
         }
     }
 
+    fn take_turn_word(
+        &mut self,
+        route: RouteId,
+        channel: ChannelIndex,
+        word: TurnWord,
+        own: &Addr<LocalEndpoint>,
+    ) {
+        let Some((tag, turn)) = self.router.handle_turn_word(route, channel, word) else { return };
+        match turn {
+            Turn::Now => self.give_turn(route, channel, tag, own),
+            Turn::Waits => {}
+            Turn::Refused(code) => {
+                if let Some(target) = self.router.target(route) {
+                    let turn = messages::Turn { tag, turn: Err(code) };
+                    target.channels[channel.index()].do_send(turn);
+                }
+            }
+        }
+    }
+
+    /// Calls that have waited for others of their service to end.
+    fn give_turns(&mut self, service_id: ServiceId, own: &Addr<LocalEndpoint>) {
+        while let Some((route, channel, tag)) = self.router.next_turn(service_id) {
+            self.give_turn(route, channel, tag, own);
+        }
+    }
+
+    fn give_turn(
+        &mut self,
+        route: RouteId,
+        channel: ChannelIndex,
+        tag: CallTag,
+        own: &Addr<LocalEndpoint>,
+    ) {
+        let Some(service_id) = self.router.service_of(route) else { return };
+        // Whatever becomes of it from here on, its place is given back.
+        let turn = Ok(RunningCall::new(own.clone(), service_id));
+        if let Some(target) = self.router.target(route) {
+            target.channels[channel.index()].do_send(messages::Turn { tag, turn });
+        }
+    }
+
     fn tell(&mut self, origin: Origin, event: &Event) {
         for subscriber in &mut self.subscribers {
             subscriber.on_event(origin, event);
@@ -447,7 +490,7 @@ impl Actor for LocalEndpoint {
 impl Handler<Output> for LocalEndpoint {
     type Result = ();
 
-    fn handle(&mut self, output: Output, _: &mut Context<LocalEndpoint>) {
+    fn handle(&mut self, output: Output, context: &mut Context<LocalEndpoint>) {
         let (Waker::Connection(route) | Waker::Channel(route, _)) = output.whose;
         if !output.datagrams.is_empty() || !output.peer.is_empty() {
             let now = now();
@@ -469,6 +512,9 @@ impl Handler<Output> for LocalEndpoint {
         if let (Waker::Channel(_, channel), Some(holding)) = (output.whose, output.holding) {
             self.router.note_holding(now(), route, channel, holding);
             self.take_router_output();
+        }
+        if let (Waker::Channel(_, channel), Some(word)) = (output.whose, output.turn) {
+            self.take_turn_word(route, channel, word, &context.address());
         }
         if let (Waker::Channel(_, channel), Some(brief)) = (output.whose, output.brief)
             && self.config.debug_responder
@@ -511,7 +557,7 @@ impl Handler<Wake> for LocalEndpoint {
 impl Handler<OfferService> for LocalEndpoint {
     type Result = ();
 
-    fn handle(&mut self, offer: OfferService, _: &mut Context<LocalEndpoint>) {
+    fn handle(&mut self, offer: OfferService, context: &mut Context<LocalEndpoint>) {
         self.services.insert(offer.service_id, offer.service);
         self.router.offer(
             offer.service_id,
@@ -521,6 +567,17 @@ impl Handler<OfferService> for LocalEndpoint {
                 upgrades_to: offer.options.upgrades_to,
             },
         );
+        self.router.limit_service(offer.service_id, offer.options.running_calls_max);
+        self.give_turns(offer.service_id, &context.address());
+    }
+}
+
+impl Handler<TurnOver> for LocalEndpoint {
+    type Result = ();
+
+    fn handle(&mut self, over: TurnOver, context: &mut Context<LocalEndpoint>) {
+        self.router.end_turn(over.service_id);
+        self.give_turns(over.service_id, &context.address());
     }
 }
 
@@ -539,7 +596,8 @@ impl Handler<ChannelReplaced> for LocalEndpoint {
         if let Some(target) = self.router.target_mut(message.route) {
             target.channels[message.index.index()] = message.channel;
         }
-        // What the one before it held is gone with it.
+        // What the one before it held or waited for is gone with it.
+        self.router.handle_turn_word(message.route, message.index, TurnWord::Gone);
         self.router.note_holding(now(), message.route, message.index, Holding::default());
         self.take_router_output();
     }

@@ -15,7 +15,7 @@ use crate::proto::connection::ConnectionToChannel;
 use crate::proto::event::{CallTally, Event, Origin};
 use crate::proto::peer::{PeerHint, PeerReport};
 use crate::proto::router::{ChannelBrief, RouteId, Waker};
-use crate::proto::{CallTag, Datagrams, Holding, NetworkProblem};
+use crate::proto::{CallTag, Datagrams, Holding, NetworkProblem, TurnWord};
 use crate::security::{ClientClass, Verified};
 use crate::server::{Service, ServiceOptions};
 use crate::wire::{AbortCode, ChannelIndex, ServiceId};
@@ -58,6 +58,44 @@ pub struct Unreachable {
 #[rtype(result = "()")]
 pub struct MoreRoom;
 
+/// Endpoint to channel: a call of a service that runs only so many at once may run, or is refused.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Turn {
+    /// Which call.
+    pub tag: CallTag,
+    /// Its place among those that run, or the code that it is ended with.
+    pub turn: Result<RunningCall, AbortCode>,
+}
+
+/// The place of a call among those of its service that run at once: free again when this is dropped, wherever
+/// the call ends up, also if it gets lost.
+#[derive(Debug)]
+pub struct RunningCall {
+    endpoint: Addr<super::LocalEndpoint>,
+    service_id: ServiceId,
+}
+
+impl RunningCall {
+    pub(crate) fn new(endpoint: Addr<super::LocalEndpoint>, service_id: ServiceId) -> RunningCall {
+        RunningCall { endpoint, service_id }
+    }
+}
+
+impl Drop for RunningCall {
+    fn drop(&mut self) {
+        self.endpoint.do_send(TurnOver { service_id: self.service_id });
+    }
+}
+
+/// Service to endpoint: a call that had its turn is over.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct TurnOver {
+    /// Whose.
+    pub service_id: ServiceId,
+}
+
 /// Downward: end what runs, then yourself.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
@@ -86,6 +124,8 @@ pub struct Output {
     pub peer: PeerReport,
     /// What a channel holds, where that changed much.
     pub holding: Option<Holding>,
+    /// Whether a channel's call waits for its service.
+    pub turn: Option<TurnWord>,
     /// The next deadline; `None` = none, or none earlier than was published before.
     pub deadline: Option<Instant>,
     /// What a channel is at.

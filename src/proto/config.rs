@@ -281,7 +281,12 @@ pub struct EndpointConfig {
     pub debug_answers_per_peer_per_second: u32,
     /// The same for all addresses together: 1 to a million.
     pub debug_answers_per_second: u32,
-    /// Code of the ABORT for a first DATA past a connection limit.
+    /// Calls that may wait for services that run only so many at once
+    /// ([`ServiceOptions::running_calls_max`](crate::ServiceOptions::running_calls_max)), all services
+    /// together. One more is ended with `overload_code`, and nothing else is. `Some(0)` = none waits, `None`
+    /// = any number (rx-calls.md 4.1).
+    pub queued_calls_max: Option<usize>,
+    /// Code of the ABORT for a call past a limit: of connections, or of calls that wait for a service.
     pub overload_code: AbortCode,
     /// Settings of server connections.
     pub server: ConnectionConfig,
@@ -307,6 +312,7 @@ impl Default for EndpointConfig {
             answers_per_second: 100,
             debug_answers_per_peer_per_second: 1000,
             debug_answers_per_second: 2000,
+            queued_calls_max: Some(1024),
             overload_code: AbortCode::CALL_DEAD,
             server: ConnectionConfig::server(),
             client: ConnectionConfig::client(),

@@ -66,6 +66,8 @@ pub enum DropReason {
     Amplification,
     /// A connection limit was reached.
     ConnectionLimit,
+    /// A call was refused: too many wait for its service.
+    Overload,
     /// The security class had no use for a CHALLENGE or RESPONSE.
     UnwantedChallenge,
     /// A tool's answer, or a NAT keepalive: nothing to do.
@@ -74,7 +76,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// All reasons, in the order of their counters.
-    pub const ALL: [DropReason; 28] = [
+    pub const ALL: [DropReason; 29] = [
         DropReason::TooShort,
         DropReason::UnknownType,
         DropReason::Params,
@@ -101,6 +103,7 @@ impl DropReason {
         DropReason::Throttled,
         DropReason::Amplification,
         DropReason::ConnectionLimit,
+        DropReason::Overload,
         DropReason::UnwantedChallenge,
         DropReason::ToolAnswer,
     ];
@@ -134,6 +137,7 @@ impl DropReason {
             DropReason::Throttled => "throttled",
             DropReason::Amplification => "amplification",
             DropReason::ConnectionLimit => "connection_limit",
+            DropReason::Overload => "overload",
             DropReason::UnwantedChallenge => "unwanted_challenge",
             DropReason::ToolAnswer => "tool_answer",
         }

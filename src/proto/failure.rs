@@ -93,6 +93,9 @@ pub enum Why {
     /// The client never answered the challenge.
     #[error("the client did not answer the challenge")]
     Unchallenged,
+    /// Too many calls wait for the service.
+    #[error("too many calls wait for the service")]
+    Overload,
     /// The reply was larger than the caller allows.
     #[error("the reply was larger than the caller's limit")]
     ReplyTooLarge,

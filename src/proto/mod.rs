@@ -30,6 +30,7 @@ pub use call::CallState;
 pub use datagrams::{BATCH_BYTES_MAX, BATCH_SEGMENTS_MAX, Batch, Datagrams};
 pub use event::{Counters, DropReason, Event};
 pub use failure::{CallFailure, ConnectionFailure, NetworkProblem, Why};
+pub use peer::{ServiceLoad, TurnWord};
 pub use room::{CALL_BYTES_MIN, Holding, Room};
 pub use serial::SerialCounter;
 
@@ -44,5 +45,5 @@ pub enum Role {
 
 /// Names one call of a channel among all that the channel has had, also those that took no call number.
 /// Whatever an application says carries it, so that nothing it says can reach another call.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CallTag(pub u32);

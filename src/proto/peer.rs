@@ -5,7 +5,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::{NetworkProblem, Room};
+use super::{CallTag, NetworkProblem, Room};
+use crate::wire::AbortCode;
 
 /// Payload of a DATA packet where nothing is known of the peer: 1412 bytes, a datagram of 1440.
 pub const PAYLOAD_DEFAULT: u16 = crate::wire::DATA_PAYLOAD_MAX as u16;
@@ -31,6 +32,29 @@ pub struct PeerHint {
     pub proved_until: Option<Instant>,
     /// How much the connection's calls may buffer.
     pub room: Room,
+    /// Server: whether the service has time for calls.
+    pub load: ServiceLoad,
+}
+
+/// Whether a service runs a call as soon as it can be run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ServiceLoad {
+    /// Yes, however many there are.
+    #[default]
+    Unlimited,
+    /// It runs only so many at once: a call asks for its turn.
+    Limited,
+    /// All those run, and as many wait as may: a new call is ended with this code.
+    Full(AbortCode),
+}
+
+/// What a channel says of its call to whoever gives out the turns of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TurnWord {
+    /// This call could run. One that waited before it does not any more.
+    Wants(CallTag),
+    /// The call that waited is over.
+    Gone,
 }
 
 impl Default for PeerHint {
@@ -44,6 +68,7 @@ impl Default for PeerHint {
             is_linux: false,
             proved_until: None,
             room: Room::Free,
+            load: ServiceLoad::Unlimited,
         }
     }
 }

@@ -11,6 +11,7 @@ mod memory;
 mod peers;
 mod runs;
 mod table;
+mod turns;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -24,6 +25,7 @@ pub use deadlines::Waker;
 pub use peers::PeerSummary;
 pub use runs::Step;
 pub use table::{ChannelBrief, RouteId};
+pub use turns::Turn;
 
 use super::config::EndpointConfig;
 use super::connection::Handshake;
@@ -86,6 +88,7 @@ pub struct Router<T> {
     /// Server connections whose peers had not proved their addresses when they came, oldest first.
     unproved: VecDeque<RouteId>,
     memory: memory::Memory,
+    turns: turns::Turns,
 }
 
 /// The random numbers that an endpoint is born with.
@@ -111,6 +114,7 @@ impl<T> Router<T> {
             next_cid: identity.first_cid.connection(),
             table: Table::new(hasher.clone()),
             peers: Peers::new(hasher.clone()),
+            turns: turns::Turns::new(hasher.clone()),
             offers: HashMap::with_hasher(hasher),
             deadlines: DeadlineQueue::default(),
             versions: limiter(),
@@ -226,6 +230,11 @@ impl<T> Router<T> {
         }
     }
 
+    /// The service that answers a connection's calls.
+    pub fn service_of(&self, id: RouteId) -> Option<ServiceId> {
+        self.table.get(id).map(|route| route.service_id)
+    }
+
     /// Our side of a connection.
     pub fn role_of(&self, id: RouteId) -> Option<Role> {
         self.table.get(id).map(|route| route.role)
@@ -233,6 +242,9 @@ impl<T> Router<T> {
 
     /// The connection is gone.
     pub fn remove(&mut self, now: Instant, id: RouteId) -> Option<T> {
+        for channel in ChannelIndex::ALL {
+            self.forget_ticket(id, channel);
+        }
         let route = self.table.remove(id)?;
         self.forget_memory(id, &route.memory);
         for (slot, deadline) in route.deadlines.iter().enumerate() {
@@ -287,7 +299,8 @@ impl<T> Router<T> {
     pub fn hint(&self, id: RouteId) -> PeerHint {
         let Some(route) = self.table.get(id) else { return PeerHint::default() };
         let room = self.room(&route.memory, route.role);
-        PeerHint { room, ..self.peers.get(route.peer_id).peer.hint }
+        let load = self.service_load(route.service_id, route.role);
+        PeerHint { room, load, ..self.peers.get(route.peer_id).peer.hint }
     }
 
     /// What is known of an address.

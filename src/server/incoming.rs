@@ -9,6 +9,7 @@ use futures::channel::mpsc;
 
 use super::port::ServerPort;
 use crate::actors::Channel;
+use crate::actors::messages::RunningCall;
 use crate::error::StreamError;
 use crate::proto::{CallFailure, CallTag};
 use crate::security::Identity;
@@ -52,9 +53,10 @@ impl IncomingCall {
         tag: CallTag,
         credit: u64,
         channel: Arc<Addr<Channel>>,
+        running: Option<RunningCall>,
     ) -> (ServerPort, IncomingCall) {
         let (sender, events) = mpsc::unbounded();
-        let link = Link::new(channel, tag, credit, events);
+        let link = Link::new(channel, tag, credit, events).with_place(running);
         (ServerPort::new(sender), IncomingCall { info, link })
     }
 

@@ -1,6 +1,7 @@
 //! Services: an async function, a trait object, or an actix recipient.
 
 use std::future::Future;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use actix::Recipient;
@@ -31,6 +32,11 @@ pub struct ServiceOptions {
     pub security_classes: Vec<Arc<dyn ServerClass>>,
     /// The service that a client is upgraded to, if it asks for an upgrade.
     pub upgrades_to: Option<ServiceId>,
+    /// Calls of the service at once: from when it is given the [`IncomingCall`] until it lets go of that, or of
+    /// its [`ReplyWriter`](super::ReplyWriter). More wait, in order, up to
+    /// [`queued_calls_max`](crate::proto::config::EndpointConfig::queued_calls_max). `None` = any number; so
+    /// is what `NonZeroUsize::new(0)` gives.
+    pub running_calls_max: Option<NonZeroUsize>,
 }
 
 impl Default for ServiceOptions {
@@ -39,6 +45,7 @@ impl Default for ServiceOptions {
             reach_check: true,
             security_classes: vec![Arc::new(RxNull)],
             upgrades_to: None,
+            running_calls_max: None,
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -18,17 +19,17 @@ use crate::proto::connection::{
 };
 use crate::proto::event::Origin;
 use crate::proto::router::{
-    ChannelBrief, Identity, Offer, Opening, RouteId, Router, RouterOutput, Step, Waker,
+    ChannelBrief, Identity, Offer, Opening, RouteId, Router, RouterOutput, Step, Turn, Waker,
 };
 use crate::proto::{
     CallFailure, CallTag, ConnectionFailure, Counters, Event, Holding, NetworkProblem, Role,
     SerialCounter,
 };
 use crate::security::{ClientClass, ConnectionIds, Entropy, EntropySource, VerificationFuture};
-use crate::wire::{CallNumber, ChannelIndex, Serial, ServiceId};
+use crate::wire::{AbortCode, CallNumber, ChannelIndex, Serial, ServiceId};
 
 /// Names a call of this endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CallRef {
     /// Its connection.
     pub route: RouteId,
@@ -66,6 +67,7 @@ enum Message {
     Start(RouteId, ChannelIndex, Work, bool),
     AskIdle(RouteId),
     Room(RouteId, ChannelIndex),
+    Turn(RouteId, ChannelIndex, CallTag, Result<(), AbortCode>),
 }
 
 impl Message {
@@ -78,6 +80,7 @@ impl Message {
             Message::Due(Waker::Channel(route, index))
             | Message::ToChannel(route, index, _)
             | Message::Room(route, index)
+            | Message::Turn(route, index, ..)
             | Message::Start(route, index, ..) => (*route, Some(*index)),
         }
     }
@@ -104,6 +107,8 @@ pub struct InlineEndpoint {
     refused: Vec<(StartToken, CallFailure)>,
     returned: Vec<StartToken>,
     verifications: Vec<(RouteId, VerificationFuture)>,
+    /// Calls that run, of services that run only so many at once.
+    turns: BTreeMap<CallRef, ServiceId>,
     first_serial: Serial,
     wall_clock: SystemTime,
     entropy: Entropy,
@@ -130,6 +135,7 @@ impl InlineEndpoint {
             refused: Vec::new(),
             returned: Vec::new(),
             verifications: Vec::new(),
+            turns: BTreeMap::new(),
             first_serial: Serial(1),
             wall_clock: SystemTime::UNIX_EPOCH,
             entropy: [7; 32],
@@ -149,6 +155,12 @@ impl InlineEndpoint {
     /// Offers a service.
     pub fn offer(&mut self, service_id: ServiceId, offer: Offer) {
         self.router.offer(service_id, offer);
+    }
+
+    /// A service runs so many calls at once: until each is answered, or over. `None` = any number.
+    pub fn limit_service(&mut self, service_id: ServiceId, running_max: Option<NonZeroUsize>) {
+        self.router.limit_service(service_id, running_max);
+        self.give_next_turns(service_id);
     }
 
     /// First serial of connections made from now on.
@@ -241,7 +253,12 @@ impl InlineEndpoint {
         let Some(tree) = self.trees.get_mut(&call.route) else { return };
         let mut out = ChannelOutput::default();
         let channel = &mut tree.channels[call.channel.index()];
+        let ends =
+            matches!(command, Command::Write { ends: true, .. } | Command::End | Command::Abort(_));
         channel.handle_command(now, call.tag, command, &mut out);
+        if ends {
+            self.end_turn(call);
+        }
         self.take_channel(now, call.route, call.channel, out);
         self.settle(now);
     }
@@ -611,6 +628,7 @@ impl InlineEndpoint {
                 tree.channels[index.index()].handle_room(now, &mut out);
                 self.take_channel(now, route, index, out);
             }
+            Message::Turn(route, index, tag, turn) => self.give_turn(now, route, index, tag, turn),
             Message::Start(route, index, work, asks_upgrade) => {
                 self.begin(now, route, index, work, asks_upgrade);
             }
@@ -656,6 +674,7 @@ impl InlineEndpoint {
         mut out: ChannelOutput,
     ) {
         let Some(tree) = self.trees.get_mut(&route) else { return };
+        let mut over = Vec::new();
         while !out.notices.is_empty() {
             for (tag, notice) in std::mem::take(&mut out.notices) {
                 let call = CallRef { route, channel: index, tag };
@@ -665,6 +684,7 @@ impl InlineEndpoint {
                     let channel = &mut tree.channels[index.index()];
                     channel.handle_command(now, tag, command, &mut out);
                 }
+                over.extend(is_over(&notice).then_some(call));
                 self.notices.push((call, notice));
             }
         }
@@ -684,6 +704,57 @@ impl InlineEndpoint {
             self.router.note_holding(now, route, index, holding);
         }
         self.relieve();
+        for call in over {
+            self.end_turn(call);
+        }
+        if let Some(word) = out.turn
+            && let Some((tag, turn)) = self.router.handle_turn_word(route, index, word)
+        {
+            let turn = match turn {
+                Turn::Now => Ok(()),
+                Turn::Refused(code) => Err(code),
+                Turn::Waits => return,
+            };
+            self.queue.push_back(Message::Turn(route, index, tag, turn));
+        }
+    }
+
+    fn give_turn(
+        &mut self,
+        now: Instant,
+        route: RouteId,
+        index: ChannelIndex,
+        tag: CallTag,
+        turn: Result<(), AbortCode>,
+    ) {
+        let mut out = ChannelOutput::default();
+        let mut takes = false;
+        let mut service_id = None;
+        if let Some(tree) = self.trees.get_mut(&route) {
+            service_id = Some(tree.setup.service_id);
+            takes = tree.channels[index.index()].handle_turn(now, tag, turn, &mut out);
+        }
+        let call = CallRef { route, channel: index, tag };
+        if let Some(service_id) = service_id.filter(|_| turn.is_ok()) {
+            self.turns.insert(call, service_id);
+            if !takes {
+                self.end_turn(call);
+            }
+        }
+        self.take_channel(now, route, index, out);
+    }
+
+    /// The application has answered the call, or the call is over.
+    fn end_turn(&mut self, call: CallRef) {
+        let Some(service_id) = self.turns.remove(&call) else { return };
+        self.router.end_turn(service_id);
+        self.give_next_turns(service_id);
+    }
+
+    fn give_next_turns(&mut self, service_id: ServiceId) {
+        while let Some((route, index, tag)) = self.router.next_turn(service_id) {
+            self.queue.push_back(Message::Turn(route, index, tag, Ok(())));
+        }
     }
 
     fn relieve(&mut self) {
@@ -758,6 +829,11 @@ impl InlineEndpoint {
             self.events.push((origin, event));
         }
     }
+}
+
+/// Whether an application hears nothing more of its call.
+fn is_over(notice: &Notice) -> bool {
+    matches!(notice, Notice::Failed(_) | Notice::Acknowledged(_))
 }
 
 /// The same bytes each time: worlds made of inline endpoints repeat exactly.

@@ -5,3 +5,5 @@
 mod bytes_core;
 mod bytes_tree;
 mod support;
+mod turns_core;
+mod turns_tree;

@@ -66,6 +66,8 @@ pub(crate) struct Call {
     pub timers: Timers,
     /// Server: the service has been started. Client: always.
     pub attached: bool,
+    /// Server: whether it has asked its service for its turn.
+    pub turn: TurnState,
     /// Server: the client has proved its address in this call, however short a proof holds for others.
     pub is_proved: bool,
     /// In-order packets that wait for the service to be started.
@@ -92,6 +94,17 @@ pub(crate) struct Call {
     pub asks_upgrade: bool,
     /// When DATA last asked for an ACK.
     pub ack_requested_at: Option<Instant>,
+}
+
+/// A call of a service that runs only so many at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TurnState {
+    /// It has not asked.
+    None,
+    /// It waits.
+    Asked,
+    /// It may run.
+    Granted,
 }
 
 impl Call {
@@ -133,6 +146,7 @@ impl Call {
             ),
             timers: Timers::new(now, config),
             attached: false,
+            turn: TurnState::None,
             is_proved: false,
             unattached: Vec::new(),
             discards: false,

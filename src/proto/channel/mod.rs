@@ -23,13 +23,13 @@ use bytes::Bytes;
 pub use memory::{ChannelMemory, LastEnd};
 pub use output::{ChannelOutput, ChannelToConnection, Incoming, Notice, Pieces};
 
-use super::call::{Call, CallState};
+use super::call::{Call, CallState, TurnState};
 use super::config::CallConfig;
 use super::connection::ConnectionToChannel;
 use super::peer::{PeerHint, PeerReport};
 use super::{
     CallFailure, CallTag, ConnectionFailure, DropReason, Event, Holding, NetworkProblem, Role,
-    Room, SerialCounter, Why, event,
+    Room, SerialCounter, TurnWord, Why, event,
 };
 use crate::security::{Identity, Session};
 use crate::wire::{
@@ -485,6 +485,9 @@ impl Channel {
         out: &mut ChannelOutput,
     ) {
         let Some(call) = self.call.take() else { return };
+        if call.turn == TurnState::Asked {
+            out.turn = Some(TurnWord::Gone);
+        }
         self.idle_since = now;
         self.memory.tag = call.tag;
         let was_sent = call.state != CallState::ClientReserved;

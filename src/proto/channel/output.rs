@@ -6,7 +6,7 @@ use smallvec::{SmallVec, smallvec};
 use crate::proto::call::Packet;
 use crate::proto::datagrams::Datagrams;
 use crate::proto::peer::PeerReport;
-use crate::proto::{CallFailure, CallTag, DropReason, Event, Holding};
+use crate::proto::{CallFailure, CallTag, DropReason, Event, Holding, TurnWord};
 use crate::security::{PlainPacket, SealedEnd, SealedPacket};
 use crate::wire::{CallNumber, Seq, ServiceId};
 
@@ -25,6 +25,8 @@ pub struct ChannelOutput {
     pub peer: PeerReport,
     /// What the channel holds, where that changed much.
     pub holding: Option<Holding>,
+    /// Whether a call waits for its service.
+    pub turn: Option<TurnWord>,
     /// Memory that is used again in each step.
     pub(super) scratch: Scratch,
 }
@@ -134,6 +136,7 @@ impl ChannelOutput {
             && self.connection.is_empty()
             && self.peer.is_empty()
             && self.holding.is_none()
+            && self.turn.is_none()
     }
 
     /// Notes an ignored packet.

@@ -6,8 +6,8 @@ use super::{
     Channel, ChannelOutput, ChannelToConnection, Command, Incoming, LastEnd, Notice, Received,
     Security,
 };
-use crate::proto::call::{Call, CallState};
-use crate::proto::{CallFailure, CallTag, DropReason, Event, Why, event};
+use crate::proto::call::{Call, CallState, TurnState};
+use crate::proto::{CallFailure, CallTag, DropReason, Event, ServiceLoad, TurnWord, Why, event};
 use crate::wire::{AbortCode, Ack, AckReason, Flags, PacketType, Seq, Serial, decode_abort};
 
 impl Channel {
@@ -91,6 +91,12 @@ impl Channel {
             self.memory.end = LastEnd::Aborted(AbortCode::RESTARTING);
             return self.send_abort(header.call_number, AbortCode::RESTARTING, out);
         }
+        if let ServiceLoad::Full(code) = self.hint.load {
+            self.memory.last = header.call_number;
+            self.memory.end = LastEnd::Aborted(code);
+            out.drop(DropReason::Overload);
+            return self.send_abort(header.call_number, code, out);
+        }
         self.memory.tag = CallTag(self.memory.tag.0.wrapping_add(1));
         let call = Call::new(
             self.memory.tag,
@@ -170,11 +176,15 @@ impl Channel {
             out.connection.push(ChannelToConnection::NeedsSecurity);
             return;
         }
-        if self.needs_reach && !call.is_proved && !self.hint.is_proved(now) {
+        let is_proved = call.is_proved || self.hint.is_proved(now);
+        if self.needs_reach && !is_proved && call.turn == TurnState::None {
             if call.timers.reach_ping.is_none() {
                 self.send_reach_ping(now, out);
             }
             return;
+        }
+        if self.hint.load != ServiceLoad::Unlimited && call.turn != TurnState::Granted {
+            return self.ask_turn(out);
         }
         let payload_max = self.plain_max();
         let Some(call) = &mut self.call else { return };
@@ -196,6 +206,45 @@ impl Channel {
         if is_complete && self.call.is_some() {
             out.notify(tag, Notice::End);
         }
+    }
+
+    /// The service runs only so many calls at once.
+    fn ask_turn(&mut self, out: &mut ChannelOutput) {
+        let Some(call) = &mut self.call else { return };
+        // Whoever waits has proved its address already, and has not to do so again.
+        call.timers.reach_ping = None;
+        if call.turn == TurnState::None {
+            call.turn = TurnState::Asked;
+            out.turn = Some(TurnWord::Wants(call.tag));
+        }
+    }
+
+    /// The call with this tag has its turn, or is ended with a code: too many wait (rx-calls.md 4.1). `false`
+    /// = there is no such call any more, and it takes no turn.
+    pub fn handle_turn(
+        &mut self,
+        now: Instant,
+        tag: CallTag,
+        turn: Result<(), AbortCode>,
+        out: &mut ChannelOutput,
+    ) -> bool {
+        let Some(call) = self.call.as_mut().filter(|call| call.tag == tag && !call.attached) else {
+            return false;
+        };
+        match turn {
+            Ok(()) => {
+                call.turn = TurnState::Granted;
+                self.try_attach(now, out);
+            }
+            Err(code) => {
+                call.turn = TurnState::None;
+                out.drop(DropReason::Overload);
+                let failure = CallFailure::Aborted { code, why: Why::Overload };
+                self.abort_call(now, code, failure, out);
+            }
+        }
+        self.conclude(now, out);
+        turn.is_ok()
     }
 
     /// A word of the application of a call that is overtaken already: the one that ends its part, in

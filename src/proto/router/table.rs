@@ -56,6 +56,8 @@ pub(super) struct Route<T> {
     pub briefs: [ChannelBrief; ChannelIndex::COUNT],
     pub deadlines: [Option<Instant>; SLOTS],
     pub memory: RouteMemory,
+    /// Of channels whose calls wait for their service.
+    pub tickets: [Option<u64>; ChannelIndex::COUNT],
 }
 
 impl<T> Route<T> {
@@ -80,6 +82,7 @@ impl<T> Route<T> {
             briefs: Default::default(),
             deadlines: [None; SLOTS],
             memory: RouteMemory::default(),
+            tickets: [None; ChannelIndex::COUNT],
         }
     }
 }
