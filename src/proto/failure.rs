@@ -119,7 +119,7 @@ pub enum NetworkProblem {
 }
 
 /// Why a whole connection failed; its channels fail their calls with it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ConnectionFailure {
     /// The peer aborted it.
     PeerAborted(AbortCode),

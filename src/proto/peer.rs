@@ -14,7 +14,7 @@ pub const PAYLOAD_DEFAULT: u16 = crate::wire::DATA_PAYLOAD_MAX as u16;
 pub const DATAGRAM_MIN: u16 = 520;
 
 /// A snapshot of what the endpoint knows, for one call's use: of its peer, and of the room there is.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Hash)]
 pub struct PeerHint {
     /// Smoothed round-trip time and its variation; `None` without a sample.
     pub rtt: Option<RttMemory>,
@@ -37,7 +37,7 @@ pub struct PeerHint {
 }
 
 /// Whether a service runs a call as soon as it can be run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ServiceLoad {
     /// Yes, however many there are.
     #[default]
@@ -81,7 +81,7 @@ impl PeerHint {
 }
 
 /// RTT state that outlives a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RttMemory {
     /// Smoothed round-trip time.
     pub srtt: Duration,
@@ -92,7 +92,7 @@ pub struct RttMemory {
 }
 
 /// Congestion state that outlives a call.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Hash)]
 pub struct CongestionMemory {
     /// Congestion window at a call's end, in packets.
     pub window: u32,

@@ -12,7 +12,7 @@ pub(super) const CALL_PACKETS_MIN: u32 = 4;
 const STEP_BYTES_MAX: usize = 64 * 1024;
 
 /// What a call may still take, beyond what it may in any case ([`CALL_BYTES_MIN`]).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Room {
     /// As much as its own limits allow.
     #[default]
@@ -25,7 +25,7 @@ pub enum Room {
 }
 
 /// What a channel holds for its call.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Holding {
     /// Bytes that came and that the application has not taken, and bytes that it has written, within what it
     /// was told it may write, and that are not acknowledged for good.

@@ -9,7 +9,7 @@ use crate::wire::{AckReason, Serial};
 const UNACKED_MAX: u32 = 2;
 
 /// The ACK that a call owes.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub struct AckPolicy {
     due: Option<(AckReason, Serial)>,
     unacked: u32,
@@ -73,6 +73,13 @@ impl AckPolicy {
     /// When a delayed ACK is due.
     pub fn deadline(&self) -> Option<Instant> {
         self.delayed_until
+    }
+
+    /// The peer's serials that ACKs will name.
+    #[cfg(feature = "testkit")]
+    pub fn each_serial(&mut self, visit: &mut dyn FnMut(&mut Serial)) {
+        self.due.iter_mut().for_each(|(_, serial)| visit(serial));
+        self.by_count.iter_mut().for_each(visit);
     }
 }
 

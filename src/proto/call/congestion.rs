@@ -9,7 +9,7 @@ use std::time::Instant;
 use crate::proto::peer::CongestionMemory;
 
 /// Congestion window of one call.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Congestion {
     window: u32,
     threshold: u32,

@@ -52,7 +52,7 @@ pub enum CallState {
 }
 
 /// The state of one call.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Call {
     pub tag: CallTag,
     pub number: CallNumber,
@@ -97,7 +97,7 @@ pub(crate) struct Call {
 }
 
 /// A call of a service that runs only so many at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TurnState {
     /// It has not asked.
     None,

@@ -12,7 +12,7 @@ use crate::proto::room::{CALL_BYTES_MIN, CALL_PACKETS_MIN};
 use crate::wire::{SACK_ENTRIES_MAX, Seq};
 
 /// A DATA packet as received.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Packet {
     /// Its payload, still sealed where the connection has a session.
     pub payload: Bytes,
@@ -43,7 +43,7 @@ pub enum Offer {
 }
 
 /// See the module.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct ReceiveWindow {
     /// W: packets beyond what the application has consumed.
     size: u32,

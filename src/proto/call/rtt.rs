@@ -16,7 +16,7 @@ const VARIATION_MIN: Duration = Duration::from_millis(10);
 const BACKOFF_MAX: u32 = 16;
 
 /// RTT estimate of one call, begun with what is known of the peer.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Rtt {
     memory: Option<RttMemory>,
     backoff: u32,

@@ -1,6 +1,8 @@
 //! The send window: what the application has queued, what is in flight, what was acknowledged
 //! (rx-flow.md 2, 3 and 7).
 
+#[cfg(feature = "testkit")]
+mod exploring;
 mod loss;
 
 use std::collections::VecDeque;
@@ -16,7 +18,7 @@ use crate::wire::{Ack, Seq, Serial};
 const QUEUE_PACKETS_MIN: u32 = 64;
 
 /// A packet that has its sequence number.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Sent {
     /// Where its plain payload begins in the stream.
     pub offset: u64,
@@ -67,7 +69,7 @@ pub enum AckRefused {
 }
 
 /// See the module.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct SendWindow {
     chunks: VecDeque<Bytes>,
     /// Stream offset of the first chunk's first byte.

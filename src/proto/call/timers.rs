@@ -5,7 +5,7 @@ use std::time::Instant;
 use crate::proto::config::CallConfig;
 
 /// When things are due, or last happened.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Timers {
     /// Retransmission timeout of what is in flight, or the next probe of a closed window.
     pub retransmit: Option<Instant>,

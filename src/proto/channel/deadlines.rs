@@ -85,7 +85,7 @@ impl Channel {
     }
 
     /// A PING is due when nothing was sent for a sixth of the dead time.
-    fn ping_due(&self) -> Option<Instant> {
+    pub(super) fn ping_due(&self) -> Option<Instant> {
         let call = self.call.as_ref()?;
         let pings = self.config.keepalive
             && call.timers.reach_ping.is_none()
@@ -101,7 +101,7 @@ impl Channel {
         if pings { call.timers.last_sent.checked_add(self.config.ping_interval()) } else { None }
     }
 
-    fn dead_at(&self) -> Option<Instant> {
+    pub(super) fn dead_at(&self) -> Option<Instant> {
         let call = self.call.as_ref()?;
         let lives = matches!(
             call.state,
@@ -110,12 +110,12 @@ impl Channel {
         if lives { None } else { call.timers.last_received.checked_add(self.config.dead_timeout) }
     }
 
-    fn idle_at(&self) -> Option<Instant> {
+    pub(super) fn idle_at(&self) -> Option<Instant> {
         let call = self.call.as_ref()?;
         call.timers.waiting_since?.checked_add(self.config.idle_timeout?)
     }
 
-    fn hard_at(&self) -> Option<Instant> {
+    pub(super) fn hard_at(&self) -> Option<Instant> {
         let call = self.call.as_ref()?;
         let over = matches!(
             call.state,

@@ -8,7 +8,7 @@ use crate::wire::{AbortCode, CallNumber};
 
 /// What outlives a call, and must outlive the channel's actor: without it a finished call could run twice
 /// (rx-race.md 2, R6).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ChannelMemory {
     /// The last call number used; 0 if none.
     pub last: CallNumber,
@@ -19,7 +19,7 @@ pub struct ChannelMemory {
 }
 
 /// How the last call ended, for answering its late packets (rx-calls.md 7).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum LastEnd {
     /// There was none.
     #[default]
@@ -49,7 +49,7 @@ impl LastEnd {
 }
 
 /// Limits identical aborts (rx-calls.md 13, "abort throttle").
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Hash)]
 pub(super) struct AbortThrottle {
     code: AbortCode,
     count: u32,

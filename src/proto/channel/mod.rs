@@ -9,6 +9,8 @@
 mod acks;
 mod client;
 mod deadlines;
+#[cfg(feature = "testkit")]
+pub mod exploring;
 mod memory;
 mod output;
 mod receive;

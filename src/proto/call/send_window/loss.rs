@@ -4,7 +4,7 @@ use super::{Progress, SendWindow};
 use crate::wire::{Seq, Serial};
 
 /// Negative ACKs after which a packet counts as lost.
-const NACKS_MAX: u32 = 3;
+pub(super) const NACKS_MAX: u32 = 3;
 
 impl SendWindow {
     /// The retransmission timer ran out: everything unacknowledged counts as lost. Returns how many.

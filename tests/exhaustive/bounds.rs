@@ -1,0 +1,125 @@
+//! How large the searched world is, and what is broken in it on purpose.
+
+/// One call: who sends how many packets, and whether their writers dawdle.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Packets of the request, 1 or 2.
+    pub request: u8,
+    /// Packets of the reply, 1 or 2.
+    pub reply: u8,
+    /// Whether each packet is written by itself, whenever its writer likes; else all at once.
+    pub is_piecewise: bool,
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Bounds {
+    /// The calls, one after the other, three at the most.
+    pub calls: Vec<Shape>,
+    /// Receive windows, and send windows until the first ACK, in packets.
+    pub window: u32,
+    /// Most packets in the network at one time.
+    pub in_flight: usize,
+    /// Whether the network holds back and reorders.
+    pub reorders: bool,
+    /// Packets that the network may lose.
+    pub losses: u8,
+    /// Packets that it may deliver twice.
+    pub repeats: u8,
+    /// How often retransmission timers may run out.
+    pub resends: u8,
+    /// PINGs that may be sent after silence.
+    pub pings: u8,
+    /// Calls that an application may abort, either side.
+    pub aborts: u8,
+    /// Calls that may die of silence, either side.
+    pub deaths: u8,
+    /// Whether the delayed ACK may be due and its timer not be served yet.
+    pub late_timers: bool,
+    /// Whether a server takes a channel over from a call that still runs.
+    pub takeover: bool,
+    /// What is broken.
+    pub broken: Broken,
+}
+
+/// Ways in which the server is made wrong, outside of its core.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Broken {
+    /// DATA of the next call does not end the present one: it is answered with BUSY.
+    pub no_implicit_end: bool,
+    /// Call numbers are not compared: packets are taken for the present call, or begin one.
+    pub no_number_check: bool,
+    /// ACKs wait in a queue of their own: the race of 2014.
+    pub ack_queue: bool,
+    /// The client begins a call only when the final ACK of the one before has left, as it was in 2014.
+    pub client_acks_first: bool,
+}
+
+impl Bounds {
+    /// `calls` on a network that holds back and reorders, and nothing else that may go wrong.
+    pub fn new(calls: &[Shape]) -> Bounds {
+        Bounds {
+            calls: calls.to_vec(),
+            window: 2,
+            in_flight: 4,
+            reorders: true,
+            losses: 0,
+            repeats: 0,
+            resends: 0,
+            pings: 0,
+            aborts: 0,
+            deaths: 0,
+            late_timers: false,
+            takeover: true,
+            broken: Broken::default(),
+        }
+    }
+
+    /// Bounds as words: `calls=11+21p` (packets of request and reply; `p` = piecewise), and each other field
+    /// by its name, as in `losses=1 takeover=0`.
+    ///
+    /// # Errors
+    /// The word that says nothing.
+    pub fn parse(text: &str) -> Result<Bounds, String> {
+        let mut bounds = Bounds::new(&[]);
+        for word in text.split_whitespace() {
+            bounds.set(word).ok_or_else(|| word.to_owned())?;
+        }
+        if bounds.calls.is_empty() { Err("no calls".to_owned()) } else { Ok(bounds) }
+    }
+
+    fn set(&mut self, word: &str) -> Option<()> {
+        let (name, value) = word.split_once('=')?;
+        if name == "calls" {
+            self.calls = value.split('+').map(Shape::parse).collect::<Option<_>>()?;
+            return Some(());
+        }
+        let value: u8 = value.parse().ok()?;
+        match name {
+            "window" => self.window = value.into(),
+            "in_flight" => self.in_flight = value.into(),
+            "reorders" => self.reorders = value > 0,
+            "losses" => self.losses = value,
+            "repeats" => self.repeats = value,
+            "resends" => self.resends = value,
+            "pings" => self.pings = value,
+            "aborts" => self.aborts = value,
+            "deaths" => self.deaths = value,
+            "late_timers" => self.late_timers = value > 0,
+            "takeover" => self.takeover = value > 0,
+            _ => return None,
+        }
+        Some(())
+    }
+}
+
+impl Shape {
+    fn parse(text: &str) -> Option<Shape> {
+        let (packets, is_piecewise) = match text.strip_suffix('p') {
+            Some(packets) => (packets, true),
+            None => (text, false),
+        };
+        let [request @ b'1'..=b'2', reply @ b'1'..=b'2'] = packets.as_bytes() else { return None };
+        Some(Shape { request: request - b'0', reply: reply - b'0', is_piecewise })
+    }
+}
