@@ -2,8 +2,13 @@
 //! happens, is counted, and nothing else is lost. In the bare core with literal times, and through the tree
 //! of actors where they have a part in it.
 
+mod amplification;
 mod bytes_core;
 mod bytes_tree;
 mod support;
 mod turns_core;
 mod turns_tree;
+
+#[path = "../scenarios/support/fake_class.rs"]
+#[allow(dead_code)]
+mod fake_class;

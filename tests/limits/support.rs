@@ -36,10 +36,16 @@ pub fn server(
 ) -> InlineEndpoint {
     let mut config = EndpointConfig::default();
     adjust(&mut config);
+    let mut server = server_with(config, now);
+    server.offer(ServiceId(1), offer(needs_reach));
+    server
+}
+
+/// An endpoint without services.
+pub fn server_with(config: EndpointConfig, now: Instant) -> InlineEndpoint {
     config.validate().unwrap();
     let mut server = InlineEndpoint::new(config, identity(2), now);
     server.keep_router_events();
-    server.offer(ServiceId(1), offer(needs_reach));
     server
 }
 

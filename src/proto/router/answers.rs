@@ -75,6 +75,18 @@ impl<T> Router<T> {
         };
         let mut datagram = reply.encode().to_vec();
         datagram.extend(encode_abort(code));
+        // Where connections answer too, all answers together stay within what came. An address without any
+        // has sent more than a third of this.
+        if let (Some(peer), Some(_)) = (self.peers.find(from), self.config.amplification_max)
+            && !self.peers.get_mut(peer).peer.may_send(
+                now,
+                1,
+                datagram.len(),
+                self.config.amplification_max,
+            )
+        {
+            return self.note_at(NOWHERE, DropReason::Amplification.into());
+        }
         let number = header.call_number;
         let origin = event::Origin { epoch: header.epoch, cid: header.cid };
         self.note_at(origin, event::Aborted { number, code, sent: true }.into());
