@@ -110,7 +110,7 @@ impl LocalEndpoint {
             router.keep_events();
         }
         LocalEndpoint {
-            egress: Egress::new(parts.network.max_segments()),
+            egress: Egress::new(parts.network.max_segments(), parts.config.egress_max_bytes),
             network: parts.network,
             has_random_serials,
             router,

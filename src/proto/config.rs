@@ -276,6 +276,17 @@ pub struct EndpointConfig {
     pub answers_per_peer_per_second: u32,
     /// The same for all addresses together. Zero: none.
     pub answers_per_second: u32,
+    /// PINGs per second and address that ask for the proof of the address: 1..=`reach_pings_per_second`. One
+    /// too many is sent after `reach_ping_interval`.
+    pub reach_pings_per_peer_per_second: u32,
+    /// The same for all addresses together: 1 to a million.
+    pub reach_pings_per_second: u32,
+    /// Receives of one turn of the receive loop, before every other actor of its thread has a turn: 1 to
+    /// 1024. Each gives up to 32 buffers.
+    pub receives_per_turn: u32,
+    /// Bytes that may wait for the socket: at least 65,536. Beyond it the oldest are lost, and counted in
+    /// [`Counters::send_failures`](crate::proto::Counters::send_failures).
+    pub egress_max_bytes: usize,
     /// DEBUG answers per second and address, where `debug_responder` is on: 1..=`debug_answers_per_second`.
     /// `rxdebug` asks once for each connection and each peer.
     pub debug_answers_per_peer_per_second: u32,
@@ -310,6 +321,10 @@ impl Default for EndpointConfig {
             nat_ping: None,
             answers_per_peer_per_second: 10,
             answers_per_second: 100,
+            reach_pings_per_peer_per_second: 1024,
+            reach_pings_per_second: 10_000,
+            receives_per_turn: 4,
+            egress_max_bytes: 32 << 20,
             debug_answers_per_peer_per_second: 1000,
             debug_answers_per_second: 2000,
             queued_calls_max: Some(1024),
@@ -345,6 +360,21 @@ impl EndpointConfig {
             1,
             self.debug_answers_per_second,
         )?;
+        range("reach_pings_per_second", self.reach_pings_per_second, 1, 1_000_000)?;
+        range(
+            "reach_pings_per_peer_per_second",
+            self.reach_pings_per_peer_per_second,
+            1,
+            self.reach_pings_per_second,
+        )?;
+        range("receives_per_turn", self.receives_per_turn, 1, 1024)?;
+        if self.egress_max_bytes < 65_536 {
+            return Err(ConfigError::new(
+                "egress_max_bytes",
+                "at least 65536",
+                self.egress_max_bytes,
+            ));
+        }
         self.server.validate()?;
         self.client.validate()
     }

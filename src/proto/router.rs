@@ -33,7 +33,9 @@ use super::event;
 use super::peer::{PeerHint, PeerReport};
 use super::{Counters, DropReason, Event, NetworkProblem, Role};
 use crate::security::{ConnectionIds, ServerClass};
-use crate::wire::{ChannelIndex, Cid, Epoch, Header, SecurityIndex, ServiceId};
+use crate::wire::{
+    AckReason, ChannelIndex, Cid, Epoch, HEADER_LEN, Header, PacketType, SecurityIndex, ServiceId,
+};
 use deadlines::DeadlineQueue;
 use limiter::AnswerLimiter;
 use peers::Peers;
@@ -85,8 +87,12 @@ pub struct Router<T> {
     /// What happened without a connection's or channel's doing, for subscribers; `None` = there are none.
     events: Option<Vec<(event::Origin, Event)>>,
     is_closing: bool,
-    /// Server connections whose peers had not proved their addresses when they came, oldest first.
+    /// Server connections whose peers had not proved their addresses when they came, oldest first; those
+    /// that have since, or are gone, are passed over.
     unproved: VecDeque<RouteId>,
+    /// Those that neither have nor are.
+    unproved_count: usize,
+    pings: AnswerLimiter,
     memory: memory::Memory,
     turns: turns::Turns,
 }
@@ -128,6 +134,12 @@ impl<T> Router<T> {
             events: None,
             is_closing: false,
             unproved: VecDeque::new(),
+            unproved_count: 0,
+            pings: AnswerLimiter::new(
+                config.reach_pings_per_peer_per_second,
+                config.reach_pings_per_second,
+                now,
+            ),
             memory: memory::Memory::default(),
             config,
         }
@@ -185,8 +197,10 @@ impl<T> Router<T> {
         let is_unproved = !peer.hint.is_proved(now);
         if is_unproved {
             self.unproved.push_back(id);
+            self.unproved_count += 1;
         }
         if let Some(route) = self.table.get_mut(id) {
+            route.is_unproved = is_unproved;
             route.memory = memory::RouteMemory::new(is_unproved);
         }
         self.note(
@@ -203,15 +217,34 @@ impl<T> Router<T> {
     /// The oldest server connection whose peer has not proved its address, if there are more of those than
     /// there may be: close it. Ask after each [`Router::insert_server`].
     pub fn excess(&mut self, now: Instant) -> Option<RouteId> {
-        while self.unproved.len() > self.config.unproved_connections_max {
+        let max = self.config.unproved_connections_max;
+        if self.unproved.len() > 2 * max {
+            let table = &self.table;
+            self.unproved.retain(|id| table.get(*id).is_some_and(|route| route.is_unproved));
+        }
+        while self.unproved_count > max {
             let id = self.unproved.pop_front()?;
-            let route = self.table.get(id).filter(|route| !route.is_closing);
-            if route.is_some_and(|route| !self.peers.get(route.peer_id).peer.hint.is_proved(now)) {
+            if !self.count_as_proved(id) {
+                continue;
+            }
+            let Some(route) = self.table.get(id).filter(|route| !route.is_closing) else {
+                continue;
+            };
+            // Another connection of the same peer may have proved it.
+            if !self.peers.get(route.peer_id).peer.hint.is_proved(now) {
                 self.note_at(NOWHERE, DropReason::ConnectionLimit.into());
                 return Some(id);
             }
         }
         None
+    }
+
+    /// The connection is none of the unproved any more; whether it was.
+    fn count_as_proved(&mut self, id: RouteId) -> bool {
+        let Some(route) = self.table.get_mut(id) else { return false };
+        let was_unproved = std::mem::take(&mut route.is_unproved);
+        self.unproved_count -= usize::from(was_unproved);
+        was_unproved
     }
 
     /// The connection drains: nothing more goes to it, but its key stays taken.
@@ -245,6 +278,7 @@ impl<T> Router<T> {
         for channel in ChannelIndex::ALL {
             self.forget_ticket(id, channel);
         }
+        self.count_as_proved(id);
         let route = self.table.remove(id)?;
         self.forget_memory(id, &route.memory);
         for (slot, deadline) in route.deadlines.iter().enumerate() {
@@ -261,6 +295,7 @@ impl<T> Router<T> {
             }
             Role::Server => entry.peer.server_connections -= 1,
         }
+        self.peers.forget_if_stranger(route.peer_id);
         self.note(route.ids, event::ConnectionClosed { role: route.role });
         Some(route.target)
     }
@@ -324,6 +359,7 @@ impl<T> Router<T> {
             peer.learn(now, report, call.reach_ttl, call.dead_timeout);
         }
         if report.proved {
+            self.count_as_proved(id);
             self.note_proved(id);
         }
     }
@@ -335,14 +371,14 @@ impl<T> Router<T> {
         }
     }
 
-    /// Where `datagrams` of a connection go; `None` = nowhere: the connection is gone, or
+    /// Where `datagrams` of a connection, which are `bytes`, go; `None` = nowhere: the connection is gone, or
     /// its peer has not proved its address and has had its share.
     pub fn admit(
         &mut self,
         now: Instant,
         id: RouteId,
         datagrams: usize,
-        bytes: usize,
+        bytes: &[u8],
     ) -> Option<SocketAddr> {
         let route = self.table.get_mut(id)?;
         let factor = match route.role {
@@ -351,7 +387,12 @@ impl<T> Router<T> {
         };
         let (peer, ids) = (route.peer, route.ids);
         let entry = self.peers.get_mut(route.peer_id);
-        if !entry.peer.may_send(now, datagrams, bytes, factor) {
+        // PINGs go alone. One too many is sent again when its time has come.
+        if route.is_unproved && is_ping(bytes) && !self.pings.allows(peer, now) {
+            self.note(ids, event::Dropped { reason: DropReason::Throttled });
+            return None;
+        }
+        if !entry.peer.may_send(now, datagrams, bytes.len(), factor) {
             for _ in 0..datagrams {
                 self.note(ids, event::Dropped { reason: DropReason::Amplification });
             }
@@ -430,6 +471,13 @@ impl<T> Router<T> {
             events.push((origin, event));
         }
     }
+}
+
+/// Whether a datagram of ours is a PING.
+fn is_ping(datagram: &[u8]) -> bool {
+    const REASON: usize = HEADER_LEN + 16;
+    datagram.get(20) == Some(&PacketType::Ack.byte())
+        && datagram.get(REASON) == Some(&AckReason::Ping.byte())
 }
 
 /// Of events that belong to no connection.

@@ -801,7 +801,7 @@ impl InlineEndpoint {
         if let Some(batches) = &mut self.batches
             && let Some((batch, bytes)) = datagrams.take_only_batch()
         {
-            let admitted = self.router.admit(now, route, batch.count, bytes.len());
+            let admitted = self.router.admit(now, route, batch.count, &bytes);
             if let Some(peer) = admitted {
                 self.router.counters_mut().record_sent(batch.segment, &bytes);
                 batches.push((peer, bytes, batch.segment));
@@ -810,7 +810,7 @@ impl InlineEndpoint {
         }
         for (batch, bytes) in datagrams.batches() {
             // By batch, as the endpoint's egress does it: an unproved peer gets all of one or nothing.
-            let Some(peer) = self.router.admit(now, route, batch.count, bytes.len()) else {
+            let Some(peer) = self.router.admit(now, route, batch.count, bytes) else {
                 continue;
             };
             self.router.counters_mut().record_sent(batch.segment, bytes);

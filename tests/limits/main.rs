@@ -5,9 +5,12 @@
 mod amplification;
 mod bytes_core;
 mod bytes_tree;
+mod listed;
 mod support;
+mod table;
 mod turns_core;
 mod turns_tree;
+mod work_tree;
 
 #[path = "../scenarios/support/fake_class.rs"]
 #[allow(dead_code)]

@@ -14,8 +14,6 @@ use crate::proto::{BATCH_BYTES_MAX, Datagrams, NetworkProblem};
 const JOIN_REACH: usize = 8;
 /// A batch up to this size is copied behind another; a larger one leaves as it is.
 const JOIN_BYTES_MAX: usize = 4096;
-/// Bytes that may wait for the socket; beyond it the oldest are lost, as a full socket would lose them.
-const QUEUE_BYTES_MAX: usize = 32 << 20;
 
 #[derive(Debug)]
 struct Item {
@@ -37,6 +35,10 @@ impl Item {
 pub(super) struct Egress {
     queue: VecDeque<Item>,
     queued_bytes: usize,
+    /// Bytes that may wait for the socket; beyond it the oldest are lost, as a full socket would lose them.
+    queued_max_bytes: usize,
+    /// Datagrams that were lost so since the last flush.
+    overflowed: u64,
     segments_max: usize,
     is_blocked: bool,
     /// Destinations that the system has no way to.
@@ -44,10 +46,12 @@ pub(super) struct Egress {
 }
 
 impl Egress {
-    pub fn new(segments_max: usize) -> Egress {
+    pub fn new(segments_max: usize, queued_max_bytes: usize) -> Egress {
         Egress {
             queue: VecDeque::new(),
             queued_bytes: 0,
+            queued_max_bytes,
+            overflowed: 0,
             segments_max: segments_max.max(1),
             is_blocked: false,
             unreachable: Vec::new(),
@@ -74,12 +78,12 @@ impl Egress {
     ) {
         if let Some((batch, bytes)) = datagrams.take_only_batch() {
             // The usual case: the channel's own buffer is what the socket gets.
-            let Some(to) = router.admit(now, route, batch.count, bytes.len()) else { return };
+            let Some(to) = router.admit(now, route, batch.count, &bytes) else { return };
             router.counters_mut().record_sent(batch.segment, &bytes);
             return self.enqueue(to, batch.segment, batch.count, bytes);
         }
         for (batch, bytes) in datagrams.batches() {
-            let Some(to) = router.admit(now, route, batch.count, bytes.len()) else { continue };
+            let Some(to) = router.admit(now, route, batch.count, bytes) else { continue };
             router.counters_mut().record_sent(batch.segment, bytes);
             self.enqueue(to, batch.segment, batch.count, bytes.to_vec());
         }
@@ -96,10 +100,11 @@ impl Egress {
             return;
         }
         self.queue.push_back(Item { to, bytes, segment, count });
-        while self.queued_bytes > QUEUE_BYTES_MAX
+        while self.queued_bytes > self.queued_max_bytes
             && let Some(item) = self.queue.pop_front()
         {
             self.queued_bytes -= item.bytes.len();
+            self.overflowed += item.count as u64;
         }
     }
 
@@ -124,6 +129,7 @@ impl Egress {
     /// protocol sends it again.
     pub fn flush<T>(&mut self, network: &mut dyn Network, router: &mut Router<T>) {
         self.is_blocked = false;
+        router.counters_mut().send_failures += std::mem::take(&mut self.overflowed);
         while let Some(item) = self.queue.front() {
             let transmit =
                 Transmit { to: item.to, contents: &item.bytes, segment_size: item.segment.max(1) };
@@ -157,5 +163,37 @@ fn problem_of(error: &io::Error) -> Option<NetworkProblem> {
         io::ErrorKind::ConnectionRefused => Some(NetworkProblem::PortUnreachable),
         io::ErrorKind::PermissionDenied => Some(NetworkProblem::Prohibited),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::MockNetwork;
+    use crate::proto::config::EndpointConfig;
+    use crate::proto::router::Identity;
+    use crate::wire::{Cid, Epoch};
+
+    #[test]
+    fn bytes_wait_up_to_the_limit_and_one_datagram_beyond_loses_the_oldest() {
+        for (count, lost) in [(64, 0), (65, 1)] {
+            let identity = Identity { epoch: Epoch(1), first_cid: Cid(4), hash_seed: 1 };
+            let config = EndpointConfig::default();
+            let mut router = Router::<()>::new(config.into(), identity, Instant::now());
+            let mut egress = Egress::new(64, 64 * 1024);
+            // Each to somebody else, so that none joins another.
+            for last in 1..=count {
+                egress.push_single(SocketAddr::from(([10, 0, 0, last], 7001)), vec![0; 1024]);
+            }
+            let mut network = MockNetwork::new();
+            let first = SocketAddr::from(([10, 0, 0, 1], 7001));
+            network.expect_try_send().times(64).returning(move |transmit| {
+                assert!(lost == 0 || transmit.to != first, "the oldest is gone");
+                Ok(())
+            });
+            egress.flush(&mut network, &mut router);
+            assert_eq!(router.counters().send_failures, lost);
+            assert_eq!(router.counters().sends, 64);
+        }
     }
 }

@@ -19,8 +19,6 @@ use crate::proto::NetworkProblem;
 use crate::proto::channel::Run;
 use crate::proto::router::Step;
 
-/// Receive calls in one turn. Each gives at most a batch of the network's size.
-const RECEIVES_PER_TURN: usize = 4;
 /// IP and UDP headers of a datagram, where the network reports sizes with them: IPv6's.
 const IP_UDP_HEADERS: u32 = 48;
 
@@ -50,7 +48,7 @@ impl ActorFuture<LocalEndpoint> for ReceiveLoop {
     ) -> Poll<()> {
         let this = &mut *self;
         endpoint.flush(task);
-        for _ in 0..RECEIVES_PER_TURN {
+        for _ in 0..endpoint.config.receives_per_turn {
             match endpoint.network.poll_receive(task, &mut this.batch) {
                 Poll::Ready(Ok(())) => {
                     for incoming in this.batch.drain(..) {

@@ -90,6 +90,21 @@ impl Peers {
         id
     }
 
+    /// Forgets a peer without connections that has never proved its address: there is nothing to remember of
+    /// it, and such addresses cost a sender nothing. What it was sent was no more than it may be sent.
+    pub fn forget_if_stranger(&mut self, id: PeerId) {
+        let entry = self.get(id);
+        let peer = &entry.peer;
+        if peer.client_connections + peer.server_connections == 0
+            && peer.hint.proved_until.is_none()
+        {
+            let address = entry.address;
+            if self.by_address.remove(&address).is_some() {
+                self.free.push(id);
+            }
+        }
+    }
+
     #[inline]
     pub fn get(&self, id: PeerId) -> &PeerEntry {
         &self.slots[id.0 as usize]

@@ -53,6 +53,8 @@ pub(super) struct Route<T> {
     pub is_closing: bool,
     /// It was lost, with the memory of its calls.
     pub is_broken: bool,
+    /// It counts among the connections whose peers have not proved their addresses.
+    pub is_unproved: bool,
     pub briefs: [ChannelBrief; ChannelIndex::COUNT],
     pub deadlines: [Option<Instant>; SLOTS],
     pub memory: RouteMemory,
@@ -79,6 +81,7 @@ impl<T> Route<T> {
             target,
             is_closing: false,
             is_broken: false,
+            is_unproved: false,
             briefs: Default::default(),
             deadlines: [None; SLOTS],
             memory: RouteMemory::default(),

@@ -1,0 +1,163 @@
+//! Limits that the actors themselves keep: work of one turn, connections that we open, requests and replies.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rxrpc::net::{Incoming, MemoryHub, Network, Transmit};
+use rxrpc::{
+    AbortCode, CallError, CallFailure, CallOptions, ConnectError, Endpoint, IncomingCall,
+    StreamError,
+};
+
+use crate::support::{SERVER, address};
+
+/// Has always something to read, up to a number, and counts how often it was asked.
+struct Busy {
+    left: usize,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Network for Busy {
+    fn local_addr(&self) -> SocketAddr {
+        SERVER.into()
+    }
+
+    fn max_segments(&self) -> usize {
+        1
+    }
+
+    fn poll_receive(
+        &mut self,
+        _: &mut Context<'_>,
+        into: &mut Vec<Incoming>,
+    ) -> Poll<io::Result<()>> {
+        if self.left == 0 {
+            return Poll::Pending;
+        }
+        self.left -= 1;
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        into.push(Incoming::Datagrams {
+            from: address(1),
+            data: Bytes::from_static(b"?"),
+            stride: 1,
+        });
+        Poll::Ready(Ok(()))
+    }
+
+    fn try_send(&mut self, _: &Transmit<'_>) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn poll_send_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Until every other task of the thread that is ready has had its turn.
+async fn next_turn() {
+    let mut has_waited = false;
+    std::future::poll_fn(|task| {
+        if std::mem::replace(&mut has_waited, true) {
+            return Poll::Ready(());
+        }
+        task.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+#[actix_rt::test]
+async fn a_flood_lets_others_have_their_turn_after_so_many_receives() {
+    for max in [1, 4, 16] {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = asked.clone();
+        let source = rxrpc::net::network_source(move || Ok(Busy { left: 1600, asked: count }));
+        let endpoint = Endpoint::builder()
+            .network(source)
+            .configure(|config| config.receives_per_turn = max)
+            .start()
+            .await
+            .unwrap();
+        // Another task of the thread, always ready.
+        let other = actix_rt::spawn(async move {
+            let mut turns = Vec::new();
+            while turns.iter().sum::<usize>() < 1600 {
+                next_turn().await;
+                turns.push(asked.swap(0, Ordering::Relaxed));
+            }
+            turns.retain(|turn| *turn > 0);
+            turns
+        });
+        let turns = other.await.unwrap();
+        // An actor that starts has two turns in one.
+        let most = turns[1..].iter().copied().max().unwrap();
+        assert!(turns[0] <= 2 * max as usize, "{turns:?}");
+        assert_eq!(most, max as usize);
+        let counters = endpoint.inspect().await.unwrap().counters;
+        assert_eq!(counters.dropped_for(rxrpc::proto::DropReason::TooShort), 1600);
+        endpoint.shutdown(Duration::ZERO).await;
+    }
+}
+
+#[actix_rt::test]
+async fn connections_are_opened_up_to_the_limit_and_one_beyond_is_an_error() {
+    let hub = MemoryHub::new();
+    let (_, source) = hub.bind_source(address(7001)).unwrap();
+    let client = Endpoint::builder()
+        .network(source)
+        .configure(|config| {
+            config.connections_max = 2;
+            config.unproved_connections_max = 2;
+        })
+        .start()
+        .await
+        .unwrap();
+    let first = client.connect(SERVER.into(), 1).await.unwrap();
+    let _second = client.connect(SERVER.into(), 1).await.unwrap();
+    let error = client.connect(SERVER.into(), 1).await.unwrap_err();
+    assert_eq!(error, ConnectError::TooMany(2));
+    drop(first);
+    // Its place is free as soon as it is gone.
+    while client.inspect().await.unwrap().connections.len() == 2 {
+        tokio::task::yield_now().await;
+    }
+    client.connect(SERVER.into(), 1).await.unwrap();
+}
+
+#[actix_rt::test]
+async fn requests_and_replies_are_taken_up_to_the_limit_and_one_byte_beyond_is_not() {
+    tokio::time::pause();
+    let hub = MemoryHub::new();
+    let (_, source) = hub.bind_source(SERVER.into()).unwrap();
+    let unary = rxrpc::unary(async |request: rxrpc::Request| Ok(request.bytes));
+    let echo = async |mut call: IncomingCall| {
+        let request = call.read_all(1 << 20).await?;
+        call.reply(request);
+        Ok::<_, StreamError>(())
+    };
+    let server = Endpoint::builder()
+        .network(source)
+        .service(1, unary.request_max_bytes(5000))
+        .service(2, echo)
+        .start()
+        .await
+        .unwrap();
+    let (_, source) = hub.bind_source(address(7001)).unwrap();
+    let client = Endpoint::builder().network(source).start().await.unwrap();
+    let connection = client.connect(server.local_addr(), 1).await.unwrap();
+    assert_eq!(connection.call(vec![1; 5000]).await.unwrap().len(), 5000);
+    let error = connection.call(vec![1; 5001]).await.unwrap_err();
+    let code = AbortCode::PROTOCOL_ERROR;
+    assert_eq!(error, CallError::Failed(CallFailure::PeerAborted(code)));
+    let connection = client.connect(server.local_addr(), 2).await.unwrap();
+    let options = CallOptions { reply_max_bytes: 5000, ..CallOptions::default() };
+    let call = |len| connection.call_with(vec![1; len], options);
+    assert_eq!(call(5000).await.unwrap().len(), 5000);
+    assert_eq!(call(5001).await.unwrap_err(), CallError::ReplyTooLarge(5000));
+    assert_eq!(call(5000).await.unwrap().len(), 5000);
+}
