@@ -16,6 +16,12 @@ pub(super) const BUFFER_BYTES: usize = 64 << 10;
 /// than it has bytes, here at most twice as much.
 const COPIED_BYTES_MAX: usize = BUFFER_BYTES / 2;
 
+/// Up to this length copies lie one behind the other in chunks, for an allocation in a chunk and not in each.
+const SMALL_BYTES_MAX: usize = 256;
+
+/// Length of a chunk: a reader that keeps one small piece of it keeps no more than about a full packet.
+const CHUNK_BYTES: usize = 2048;
+
 /// Most buffers that are remembered to come back (4 MiB); beyond, readers free them.
 const LENT_BUFFERS_MAX: usize = 64;
 
@@ -28,6 +34,8 @@ pub(super) struct Buffers {
     /// Slots at and after this one have their buffer.
     refill_until: usize,
     lent: VecDeque<Bytes>,
+    /// Where small copies go; what is free of it.
+    chunk: BytesMut,
     made: u64,
 }
 
@@ -37,6 +45,7 @@ impl Buffers {
             slots: array::from_fn(|_| BytesMut::new()),
             refill_until: BATCH_SIZE,
             lent: VecDeque::with_capacity(LENT_BUFFERS_MAX),
+            chunk: BytesMut::with_capacity(CHUNK_BYTES),
             made: 0,
         }
     }
@@ -55,7 +64,7 @@ impl Buffers {
     /// The first `len` bytes of a slot.
     pub(super) fn take(&mut self, index: usize, len: usize) -> Bytes {
         if len <= COPIED_BYTES_MAX {
-            return Bytes::copy_from_slice(&self.slots[index][..len]);
+            return self.copy(index, len);
         }
         let buffer = mem::take(&mut self.slots[index]).freeze();
         self.refill_until = self.refill_until.max(index + 1);
@@ -66,6 +75,19 @@ impl Buffers {
         // The whole buffer, not the slice: it comes back in its full, initialised length.
         self.lent.push_back(buffer);
         data
+    }
+
+    fn copy(&mut self, index: usize, len: usize) -> Bytes {
+        let bytes = &self.slots[index][..len];
+        if len > SMALL_BYTES_MAX {
+            return Bytes::copy_from_slice(bytes);
+        }
+        if self.chunk.capacity() < len {
+            // The same chunk again, if nobody reads in it any more.
+            self.chunk.reserve(CHUNK_BYTES);
+        }
+        self.chunk.extend_from_slice(bytes);
+        self.chunk.split().freeze()
     }
 
     /// How many buffers were ever allocated.
