@@ -1,5 +1,7 @@
 //! What a handler sends: datagrams in one buffer, already in the shape that segmentation offload takes.
 
+use bytes::Bytes;
+
 use crate::wire::Header;
 
 /// Datagrams to one peer, in order, in one buffer.
@@ -108,6 +110,11 @@ impl Datagrams {
             return None;
         }
         Some((self.first.take()?, std::mem::take(&mut self.bytes)))
+    }
+
+    /// The buffer, and the batches in it, one behind the other.
+    pub fn into_parts(self) -> (Bytes, impl Iterator<Item = Batch>) {
+        (self.bytes.into(), self.first.into_iter().chain(self.more))
     }
 
     /// The datagrams, one by one, in order.

@@ -6,6 +6,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use crate::net::{Network, Transmit};
 use crate::proto::router::{RouteId, Router};
 use crate::proto::{BATCH_BYTES_MAX, Datagrams, NetworkProblem};
@@ -18,9 +20,28 @@ const JOIN_BYTES_MAX: usize = 4096;
 #[derive(Debug)]
 struct Item {
     to: SocketAddr,
-    bytes: Vec<u8>,
+    bytes: Contents,
     segment: usize,
     count: usize,
+}
+
+#[derive(Debug)]
+enum Contents {
+    /// A buffer of its own: others may join it.
+    Own(Vec<u8>),
+    /// A part of a channel's buffer, as it is.
+    Part(Bytes),
+}
+
+impl std::ops::Deref for Contents {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Contents::Own(bytes) => bytes,
+            Contents::Part(bytes) => bytes,
+        }
+    }
 }
 
 impl Item {
@@ -82,10 +103,18 @@ impl Egress {
             router.counters_mut().record_sent(batch.segment, &bytes);
             return self.enqueue(to, batch.segment, batch.count, bytes);
         }
-        for (batch, bytes) in datagrams.batches() {
-            let Some(to) = router.admit(now, route, batch.count, bytes) else { continue };
-            router.counters_mut().record_sent(batch.segment, bytes);
-            self.enqueue(to, batch.segment, batch.count, bytes.to_vec());
+        let is_small = datagrams.byte_count() <= JOIN_BYTES_MAX;
+        let (mut bytes, batches) = datagrams.into_parts();
+        for batch in batches {
+            let bytes = bytes.split_to(batch.len);
+            let Some(to) = router.admit(now, route, batch.count, &bytes) else { continue };
+            router.counters_mut().record_sent(batch.segment, &bytes);
+            if is_small {
+                self.enqueue(to, batch.segment, batch.count, bytes.to_vec());
+            } else {
+                self.queued_bytes += bytes.len();
+                self.append(to, batch.segment, batch.count, Contents::Part(bytes));
+            }
         }
     }
 
@@ -99,6 +128,10 @@ impl Egress {
         if bytes.len() <= JOIN_BYTES_MAX && self.join(to, segment, count, &bytes) {
             return;
         }
+        self.append(to, segment, count, Contents::Own(bytes));
+    }
+
+    fn append(&mut self, to: SocketAddr, segment: usize, count: usize, bytes: Contents) {
         self.queue.push_back(Item { to, bytes, segment, count });
         while self.queued_bytes > self.queued_max_bytes
             && let Some(item) = self.queue.pop_front()
@@ -118,11 +151,14 @@ impl Egress {
             && item.count + count <= self.segments_max
             && item.bytes.len() + bytes.len() <= BATCH_BYTES_MAX
             && (segment == item.segment || (count == 1 && segment < item.segment));
-        if fits {
-            item.bytes.extend_from_slice(bytes);
-            item.count += count;
+        match &mut item.bytes {
+            Contents::Own(own) if fits => {
+                own.extend_from_slice(bytes);
+                item.count += count;
+                true
+            }
+            _ => false,
         }
-        fits
     }
 
     /// Hands the network what it takes. What it refuses for its destination is lost and counted: the
