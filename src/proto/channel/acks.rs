@@ -7,12 +7,14 @@ use crate::proto::call::{AckRefused, Progress};
 use crate::proto::peer::{DATAGRAM_MIN, PeerReport};
 use crate::proto::{CallFailure, DropReason, Event, Role, Why, event};
 use crate::wire::{
-    AbortCode, Ack, AckReason, CallNumber, DATA_PAYLOAD_MAX, Flags, FullTrailer, HEADER_LEN,
-    JUMBO_HEADER_LEN, PacketType, Seq, Serial, Trailer,
+    ACK_FIXED_LEN, AbortCode, Ack, AckReason, CallNumber, DATA_PAYLOAD_MAX, Flags, FullTrailer,
+    HEADER_LEN, JUMBO_HEADER_LEN, PacketType, Seq, Serial, Trailer,
 };
 
 /// The size that our trailers suggest: what fits an Ethernet packet by OpenAFS's reckoning.
 const MTU_ADVERTISED: u32 = 1444;
+/// Padding and trailer of our ACKs.
+const ACK_TAIL_BYTES: usize = 3 + 16;
 /// Window of a peer whose ACKs have no trailer (rx-wire.md 4.4.2).
 const WINDOW_WITHOUT_TRAILER: u32 = 15;
 
@@ -34,7 +36,8 @@ impl Channel {
         out: &mut ChannelOutput,
     ) -> Serial {
         let Some(call) = &mut self.call else { return Serial::NONE };
-        let mut sacks = Vec::new();
+        let mut sacks = std::mem::take(&mut out.scratch.sacks);
+        sacks.clear();
         let described = call.receive.describe(&mut sacks);
         call.receive.note_described();
         call.ack.clear();
@@ -53,7 +56,9 @@ impl Channel {
             excess: &[],
         };
         let number = self.call_number();
-        self.push_ack(number, &ack, out)
+        let serial = self.push_ack(number, &ack, out);
+        out.scratch.sacks = sacks;
+        serial
     }
 
     /// An ACK of a call that is over: all of the peer's direction is acknowledged for good.
@@ -252,6 +257,7 @@ impl Channel {
     fn push_ack(&mut self, number: CallNumber, ack: &Ack<'_>, out: &mut ChannelOutput) -> Serial {
         let flags = Flags::SLOW_START_OK.with_if(ack.reason == AckReason::Ping, Flags::REQUEST_ACK);
         let header = self.header(PacketType::Ack, number, Seq(0), flags);
+        out.datagrams.reserve(HEADER_LEN + ACK_FIXED_LEN + ack.sacks.len() + ACK_TAIL_BYTES);
         ack.encode(out.datagrams.begin(&header));
         out.datagrams.finish();
         header.serial

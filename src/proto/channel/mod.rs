@@ -208,6 +208,8 @@ impl Channel {
             self.set_room(now, hint.room);
         }
         let stride = run.stride.max(1);
+        out.scratch.pieces_expected =
+            run.data.len().div_ceil(stride).min(super::BATCH_SEGMENTS_MAX);
         let mut start = 0;
         while start < run.data.len() {
             let end = (start + stride).min(run.data.len());
@@ -215,6 +217,7 @@ impl Channel {
             start = end;
         }
         self.open_received(now, out);
+        self.compact(out);
         self.conclude(now, out);
     }
 

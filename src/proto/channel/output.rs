@@ -1,7 +1,7 @@
 //! What a channel puts out in one step.
 
 use bytes::Bytes;
-use smallvec::{SmallVec, smallvec};
+use smallvec::SmallVec;
 
 use crate::proto::call::Packet;
 use crate::proto::datagrams::Datagrams;
@@ -40,6 +40,10 @@ pub(super) struct Scratch {
     pub unopened: Vec<(Seq, Packet)>,
     pub open: OpenScratch,
     pub seal: SealScratch,
+    /// So many packets may be delivered together: room for them at once.
+    pub pieces_expected: usize,
+    /// Entries of an ACK's table.
+    pub sacks: Vec<u8>,
 }
 
 /// Packets on their way through [`crate::security::Session::open_run`].
@@ -157,6 +161,8 @@ impl ChannelOutput {
             pieces.push(piece);
             return;
         }
-        self.notify(tag, Notice::Data(smallvec![piece]));
+        let mut pieces = Pieces::with_capacity(std::mem::take(&mut self.scratch.pieces_expected));
+        pieces.push(piece);
+        self.notify(tag, Notice::Data(pieces));
     }
 }

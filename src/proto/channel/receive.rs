@@ -6,11 +6,14 @@ use bytes::Bytes;
 
 use super::output::OpenScratch;
 use super::transmit::SEQ_MAX;
-use super::{Channel, ChannelOutput, LastEnd, Received, Security};
+use super::{Channel, ChannelOutput, LastEnd, Notice, Received, Security};
 use crate::proto::call::{Offer, Packet, WindowUpdate};
 use crate::proto::{CallFailure, DropReason, Holding, Role, Room, Why};
 use crate::security::{PacketIds, SealedPacket, Session};
 use crate::wire::{AbortCode, AckReason, Flags, Header, Seq, sub_packets};
+
+/// Half of the largest batch that a network receives in one buffer.
+const DENSE_BYTES_MIN: usize = 32 << 10;
 
 impl Channel {
     /// All DATA packets of one datagram.
@@ -80,17 +83,27 @@ impl Channel {
         }
         call.note_heard(now);
         if !call.attached {
-            // They wait for a proof, perhaps for ever: without the buffers that they came in.
-            call.unattached.extend(out.scratch.delivered.drain(..).map(|(seq, packet)| {
-                let payload = Bytes::copy_from_slice(&packet.payload);
-                (seq, Packet { payload, ..packet })
-            }));
+            // The service may start right now: then they go to it from here, else to those that wait.
         } else if matches!(self.security, Security::Ready(Some(_))) {
             out.scratch.unopened.append(&mut out.scratch.delivered);
         } else {
             let mut delivered = std::mem::take(&mut out.scratch.delivered);
             self.deliver(now, &mut delivered, out);
             out.scratch.delivered = delivered;
+        }
+    }
+
+    /// Keeps what came for a call that has not reached its service: it waits for a proof, perhaps for ever, so
+    /// without the buffers that it came in.
+    pub(super) fn keep_unattached(&mut self, out: &mut ChannelOutput) {
+        match &mut self.call {
+            Some(call) if !call.attached => {
+                call.unattached.extend(out.scratch.delivered.drain(..).map(|(seq, packet)| {
+                    let payload = Bytes::copy_from_slice(&packet.payload);
+                    (seq, Packet { payload, ..packet })
+                }));
+            }
+            _ => out.scratch.delivered.clear(),
         }
     }
 
@@ -174,10 +187,32 @@ impl Channel {
         if call.discards {
             call.receive.consume(1, plain.len());
         } else {
-            let tag = call.tag;
-            // A slow reader keeps what it has, not the buffers that it came in.
-            let copies = call.receive.is_backlogged();
-            out.deliver(tag, if copies { Bytes::copy_from_slice(&plain) } else { plain });
+            out.deliver(call.tag, plain);
+        }
+    }
+
+    /// A slow reader keeps what it has, and not much more of the buffers that it came in: where a step has
+    /// delivered less than half a buffer, what it delivers is copied.
+    pub(super) fn compact(&self, out: &mut ChannelOutput) {
+        let Some(call) = self.call.as_ref().filter(|call| call.receive.is_backlogged()) else {
+            return;
+        };
+        let delivered = || {
+            out.notices.iter().filter_map(|(tag, notice)| match notice {
+                Notice::Data(pieces) if *tag == call.tag => Some(pieces),
+                _ => None,
+            })
+        };
+        let bytes: usize = delivered().flatten().map(Bytes::len).sum();
+        if bytes >= DENSE_BYTES_MIN {
+            return;
+        }
+        for (tag, notice) in &mut out.notices {
+            if let Notice::Data(pieces) = notice
+                && *tag == call.tag
+            {
+                pieces.iter_mut().for_each(|piece| *piece = Bytes::copy_from_slice(piece));
+            }
         }
     }
 

@@ -153,7 +153,7 @@ impl Channel {
     fn server_data(&mut self, now: Instant, packet: &Received<'_>, out: &mut ChannelOutput) {
         self.receive_datagram(now, packet, out);
         self.open_if_complete(now, out);
-        let Some(call) = &mut self.call else { return };
+        let Some(call) = &mut self.call else { return out.scratch.delivered.clear() };
         call.remote_status = packet.header.user_status;
         if call.state == CallState::ServerReceive && call.receive.is_complete() {
             call.state = CallState::ServerWork;
@@ -163,6 +163,7 @@ impl Channel {
             }
         }
         self.try_attach(now, out);
+        self.keep_unattached(out);
     }
 
     /// Starts the service if the call has something for it, the connection is secured, and the client's
@@ -203,6 +204,10 @@ impl Channel {
         let mut held = std::mem::take(&mut call.unattached);
         out.notify(tag, Notice::Incoming(incoming));
         self.deliver(now, &mut held, out);
+        // What has just come need not wait.
+        let mut fresh = std::mem::take(&mut out.scratch.delivered);
+        self.deliver(now, &mut fresh, out);
+        out.scratch.delivered = fresh;
         if is_complete && self.call.is_some() {
             out.notify(tag, Notice::End);
         }
