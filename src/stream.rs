@@ -16,7 +16,7 @@ use futures::channel::mpsc;
 use crate::actors::Channel;
 use crate::actors::messages::{CallCommand, RunningCall};
 use crate::error::StreamError;
-use crate::proto::channel::{Command, Notice};
+use crate::proto::channel::{Command, Notice, Pieces};
 use crate::proto::{CallFailure, CallTag};
 use crate::wire::AbortCode;
 
@@ -50,6 +50,30 @@ pub(crate) struct Link {
     _place: Option<RunningCall>,
 }
 
+/// The part of a request that came with the call itself: no queue for it.
+#[derive(Debug, Default)]
+pub(crate) struct Begun {
+    pieces: Pieces,
+    has_ended: bool,
+}
+
+impl Begun {
+    /// Whether this notice can be taken in.
+    pub fn takes(notice: &Notice) -> bool {
+        matches!(notice, Notice::Data(_) | Notice::End)
+    }
+
+    /// Takes the next notice in.
+    pub fn take(&mut self, notice: Notice) {
+        match notice {
+            Notice::Data(pieces) if self.pieces.is_empty() => self.pieces = pieces,
+            Notice::Data(pieces) => self.pieces.extend(pieces),
+            Notice::End => self.has_ended = true,
+            _ => debug_assert!(false, "asked before"),
+        }
+    }
+}
+
 impl Link {
     pub fn new(
         channel: Arc<Addr<Channel>>,
@@ -81,6 +105,19 @@ impl Link {
     /// It keeps its call's place among those of the service that run at once.
     pub fn with_place(mut self, place: Option<RunningCall>) -> Link {
         self._place = place;
+        self
+    }
+
+    /// What has come before the link was made.
+    pub fn with_begun(mut self, begun: Begun) -> Link {
+        let mut pieces = begun.pieces.into_iter().peekable();
+        // One piece, the usual case, needs no queue.
+        self.reading = pieces.next_if(|first| !first.is_empty()).map(|first| {
+            let len = first.len();
+            (first, len)
+        });
+        self.pieces.extend(pieces);
+        self.has_ended = begun.has_ended;
         self
     }
 

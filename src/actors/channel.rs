@@ -8,7 +8,7 @@ use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler};
 
 use super::connection::Connection;
 use super::lifetime::{Child, ChildGone, Lease};
-use super::local_endpoint::LocalEndpoint;
+use super::local_endpoint::Outbox;
 use super::marks::{Mark, dawdle};
 use super::messages::{
     AskIdle, Begin, CallCommand, CallKey, CancelBegun, ChannelSays, Close, ConnectionSays, Drain,
@@ -23,6 +23,7 @@ use crate::proto::router::{ChannelBrief, RouteId, Waker};
 use crate::proto::{CallTag, ConnectionFailure};
 use crate::server::port::ServerPort;
 use crate::server::{CallInfo, IncomingCall, Service};
+use crate::stream::Begun;
 use crate::wire::ChannelIndex;
 
 /// What answers the calls of a server's channel.
@@ -45,7 +46,7 @@ pub struct Channel {
     route: RouteId,
     index: ChannelIndex,
     origin: Origin,
-    endpoint: Addr<LocalEndpoint>,
+    outbox: Outbox,
     answering: Option<Answering>,
     port: Option<(CallTag, Port)>,
     /// The place of the call that starts now, where its service runs only so many at once.
@@ -76,7 +77,7 @@ pub(crate) struct ChannelParts {
     pub route: RouteId,
     pub index: ChannelIndex,
     pub origin: Origin,
-    pub endpoint: Addr<LocalEndpoint>,
+    pub outbox: Outbox,
     pub answering: Option<Answering>,
     pub mark: Mark,
     pub wants_events: bool,
@@ -91,7 +92,7 @@ impl Channel {
             route: parts.route,
             index: parts.index,
             origin: parts.origin,
-            endpoint: parts.endpoint,
+            outbox: parts.outbox,
             answering: parts.answering,
             port: None,
             running: None,
@@ -121,9 +122,21 @@ impl Channel {
             }
             let spare = std::mem::take(&mut self.spare_notices);
             let mut notices = std::mem::replace(&mut self.out.notices, spare);
-            for (tag, notice) in notices.drain(..) {
-                self.deliver(now, tag, notice, context);
+            let mut each = notices.drain(..).peekable();
+            while let Some((tag, notice)) = each.next() {
+                let Notice::Incoming(incoming) = notice else {
+                    self.deliver(now, tag, notice);
+                    continue;
+                };
+                let mut begun = Begun::default();
+                while let Some((_, notice)) =
+                    each.next_if(|(its, notice)| *its == tag && Begun::takes(notice))
+                {
+                    begun.take(notice);
+                }
+                self.serve(tag, incoming, begun, context);
             }
+            drop(each);
             self.spare_notices = notices;
         }
         self.lease.set_report(self.core.memory());
@@ -158,7 +171,8 @@ impl Channel {
         {
             return;
         }
-        self.endpoint.do_send(Output {
+        // An endpoint that is gone wants nothing more.
+        let _ = self.outbox.send(Output {
             whose: Waker::Channel(self.route, self.index),
             origin: self.origin,
             datagrams: out.datagrams.take(),
@@ -176,16 +190,7 @@ impl Channel {
         });
     }
 
-    fn deliver(
-        &mut self,
-        now: Instant,
-        tag: CallTag,
-        notice: Notice,
-        context: &mut Context<Channel>,
-    ) {
-        if let Notice::Incoming(incoming) = notice {
-            return self.serve(tag, incoming, context);
-        }
+    fn deliver(&mut self, now: Instant, tag: CallTag, notice: Notice) {
         let is_over = matches!(notice, Notice::Failed(_) | Notice::Acknowledged(_));
         let command = match &mut self.port {
             Some((held, Port::Client(_, port))) if *held == tag => port.notify(notice),
@@ -213,7 +218,13 @@ impl Channel {
         self.own.get_or_insert_with(|| Arc::new(context.address())).clone()
     }
 
-    fn serve(&mut self, tag: CallTag, incoming: channel::Incoming, context: &mut Context<Channel>) {
+    fn serve(
+        &mut self,
+        tag: CallTag,
+        incoming: channel::Incoming,
+        begun: Begun,
+        context: &mut Context<Channel>,
+    ) {
         let own = self.own(context);
         let Some(answering) = &self.answering else { return };
         let info = CallInfo {
@@ -224,7 +235,7 @@ impl Channel {
             identity: self.core.identity().cloned(),
         };
         let running = self.running.take();
-        let (port, call) = IncomingCall::new(info, tag, incoming.credit, own, running);
+        let (port, call) = IncomingCall::new(info, tag, incoming.credit, own, running, begun);
         self.port = Some((tag, Port::Server(port)));
         let service = answering.service.clone();
         // A service is not ours: it may break its call, but not the channel. The call is dropped by then.

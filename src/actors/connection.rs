@@ -10,7 +10,7 @@ use futures::FutureExt;
 
 use super::channel::{Answering, Channel, ChannelGone, ChannelParts};
 use super::lifetime::{Child, Children, Held, Lease};
-use super::local_endpoint::LocalEndpoint;
+use super::local_endpoint::{LocalEndpoint, Outbox};
 use super::marks::Mark;
 use super::messages::{
     AskIdle, Begin, CallKey, CancelBegun, CancelCall, ChannelReplaced, ChannelSays, Close,
@@ -56,6 +56,7 @@ pub struct Connection {
     published: Option<Instant>,
     drain: Drained,
     mark: Mark,
+    outbox: Outbox,
     lease: Arc<Lease<LocalEndpoint, Connection>>,
 }
 
@@ -81,6 +82,7 @@ pub(crate) struct ConnectionParts {
     pub answering: Option<Answering>,
     pub mark: Mark,
     pub wants_events: bool,
+    pub outbox: Outbox,
     pub lease: Lease<LocalEndpoint, Connection>,
 }
 
@@ -109,7 +111,6 @@ impl Contexts {
 
     /// Starts the connection, then its channels: their tasks run in this order.
     pub fn start(self, parts: ConnectionParts, now: Instant) {
-        let endpoint = parts.lease.parent().clone();
         let address = self.connection();
         let addresses = self.channels();
         let mut actor = Connection {
@@ -128,6 +129,7 @@ impl Contexts {
             published: None,
             drain: Drained::default(),
             mark: parts.mark,
+            outbox: parts.outbox,
             lease: Arc::new(parts.lease),
         };
         actor.publish();
@@ -135,7 +137,7 @@ impl Contexts {
         let mut index = ChannelIndex::ALL.into_iter();
         let channels = addresses.map(|own| {
             let index = index.next()?;
-            actor.build_channel(index, own, &address, &endpoint, memory, now)
+            actor.build_channel(index, own, &address, memory, now)
         });
         self.connection.run(actor);
         for (context, channel) in self.channels.into_iter().zip(channels) {
@@ -152,7 +154,6 @@ impl Connection {
         index: ChannelIndex,
         own: Addr<Channel>,
         parent: &Addr<Connection>,
-        endpoint: &Addr<LocalEndpoint>,
         memory: ChannelMemory,
         now: Instant,
     ) -> Option<Channel> {
@@ -164,7 +165,7 @@ impl Connection {
             route: self.route,
             index,
             origin: Origin { cid: self.origin.cid.with_channel(index), ..self.origin },
-            endpoint: endpoint.clone(),
+            outbox: self.outbox.clone(),
             answering: self.answering.clone(),
             mark: self.mark.child(),
             wants_events: self.wants_events,
@@ -252,7 +253,8 @@ impl Connection {
         if !is_earlier && out.datagrams.is_empty() && out.events.is_empty() && out.peer.is_empty() {
             return;
         }
-        self.lease.parent().do_send(Output {
+        // An endpoint that is gone wants nothing more.
+        let _ = self.outbox.send(Output {
             whose: Waker::Connection(self.route),
             origin: self.origin,
             datagrams: out.datagrams.take(),
@@ -299,9 +301,8 @@ impl Connection {
         }
         let own_context = Context::new();
         let own = own_context.address();
-        let endpoint = self.lease.parent().clone();
         let parent = context.address();
-        let built = self.build_channel(index, own.clone(), &parent, &endpoint, memory, now);
+        let built = self.build_channel(index, own.clone(), &parent, memory, now);
         if let Some(channel) = built {
             own_context.run(channel);
             if let Some(failure) = self.core.failure() {
@@ -310,7 +311,7 @@ impl Connection {
             if self.drain.wanted {
                 own.do_send(Drain);
             }
-            endpoint.do_send(ChannelReplaced { route: self.route, index, channel: own });
+            self.lease.parent().do_send(ChannelReplaced { route: self.route, index, channel: own });
             self.core.handle_channel_replaced(now, index, memory, &mut self.out);
             self.conclude(now, context);
         }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler};
 use futures::channel::oneshot;
 use rand::TryRngCore;
+use tokio::sync::mpsc;
 
 use super::channel::{Answering, Channel};
 use super::connection::{Connection, ConnectionParts, Contexts};
@@ -80,6 +81,9 @@ pub struct LocalEndpoint {
     /// Routes of server connections that were lost, and until when their packets are refused.
     lost: VecDeque<(Instant, RouteId)>,
     egress: Egress,
+    /// What connections and channels put out: a queue of its own, which costs a third of a message.
+    outputs: mpsc::UnboundedReceiver<Output>,
+    outbox: Outbox,
     subscribers: Vec<Box<dyn Subscriber>>,
     client_call: Arc<crate::proto::config::CallConfig>,
     server_call: Arc<crate::proto::config::CallConfig>,
@@ -91,6 +95,10 @@ pub struct LocalEndpoint {
     /// Held by every connection too: it ends with the last of them, also if this actor breaks.
     life: Arc<dyn Held>,
 }
+
+/// Where connections and channels put [`Output`]. It is taken before anything else that they, or anybody, has
+/// said later: see [`LocalEndpoint::take_outputs`].
+pub(crate) type Outbox = mpsc::UnboundedSender<Output>;
 
 /// A shutdown under way.
 struct Ending {
@@ -109,7 +117,10 @@ impl LocalEndpoint {
         if !parts.subscribers.is_empty() {
             router.keep_events();
         }
+        let (outbox, outputs) = mpsc::unbounded_channel();
         LocalEndpoint {
+            outputs,
+            outbox,
             egress: Egress::new(parts.network.max_segments(), parts.config.egress_max_bytes),
             network: parts.network,
             has_random_serials,
@@ -257,6 +268,7 @@ impl LocalEndpoint {
             setup,
             answering,
             wants_events: !self.subscribers.is_empty(),
+            outbox: self.outbox.clone(),
             mark,
             lease,
         };
@@ -487,10 +499,16 @@ impl Actor for LocalEndpoint {
     }
 }
 
-impl Handler<Output> for LocalEndpoint {
-    type Result = ();
+impl LocalEndpoint {
+    /// Takes what connections and channels have put out. First in every turn and every handler: whoever put it
+    /// out may have caused, right behind it, what is handled now.
+    fn take_outputs(&mut self, own: impl Fn() -> Addr<LocalEndpoint>) {
+        while let Ok(output) = self.outputs.try_recv() {
+            self.take_output(output, &own);
+        }
+    }
 
-    fn handle(&mut self, output: Output, context: &mut Context<LocalEndpoint>) {
+    fn take_output(&mut self, output: Output, own: impl Fn() -> Addr<LocalEndpoint>) {
         let (Waker::Connection(route) | Waker::Channel(route, _)) = output.whose;
         if !output.datagrams.is_empty() || !output.peer.is_empty() {
             let now = now();
@@ -514,7 +532,7 @@ impl Handler<Output> for LocalEndpoint {
             self.take_router_output();
         }
         if let (Waker::Channel(_, channel), Some(word)) = (output.whose, output.turn) {
-            self.take_turn_word(route, channel, word, &context.address());
+            self.take_turn_word(route, channel, word, &own());
         }
         if let (Waker::Channel(_, channel), Some(brief)) = (output.whose, output.brief)
             && self.config.debug_responder
@@ -529,6 +547,7 @@ impl Handler<Connect> for LocalEndpoint {
     type Result = ();
 
     fn handle(&mut self, connect: Connect, context: &mut Context<LocalEndpoint>) {
+        self.take_outputs(|| context.address());
         if connect.reply.is_canceled() {
             return;
         }
@@ -558,6 +577,7 @@ impl Handler<OfferService> for LocalEndpoint {
     type Result = ();
 
     fn handle(&mut self, offer: OfferService, context: &mut Context<LocalEndpoint>) {
+        self.take_outputs(|| context.address());
         self.services.insert(offer.service_id, offer.service);
         self.router.offer(
             offer.service_id,
@@ -576,6 +596,7 @@ impl Handler<TurnOver> for LocalEndpoint {
     type Result = ();
 
     fn handle(&mut self, over: TurnOver, context: &mut Context<LocalEndpoint>) {
+        self.take_outputs(|| context.address());
         self.router.end_turn(over.service_id);
         self.give_turns(over.service_id, &context.address());
     }
@@ -584,7 +605,8 @@ impl Handler<TurnOver> for LocalEndpoint {
 impl Handler<Draining> for LocalEndpoint {
     type Result = ();
 
-    fn handle(&mut self, message: Draining, _: &mut Context<LocalEndpoint>) {
+    fn handle(&mut self, message: Draining, context: &mut Context<LocalEndpoint>) {
+        self.take_outputs(|| context.address());
         self.router.start_closing(message.route);
     }
 }
@@ -592,7 +614,8 @@ impl Handler<Draining> for LocalEndpoint {
 impl Handler<ChannelReplaced> for LocalEndpoint {
     type Result = ();
 
-    fn handle(&mut self, message: ChannelReplaced, _: &mut Context<LocalEndpoint>) {
+    fn handle(&mut self, message: ChannelReplaced, context: &mut Context<LocalEndpoint>) {
+        self.take_outputs(|| context.address());
         if let Some(target) = self.router.target_mut(message.route) {
             target.channels[message.index.index()] = message.channel;
         }
@@ -607,6 +630,7 @@ impl Handler<ChildGone<Connection>> for LocalEndpoint {
     type Result = ();
 
     fn handle(&mut self, word: ChildGone<Connection>, context: &mut Context<LocalEndpoint>) {
+        self.take_outputs(|| context.address());
         if self.connections.gone(&word) {
             self.forget(word.key);
             self.take_router_output();
@@ -618,7 +642,8 @@ impl Handler<ChildGone<Connection>> for LocalEndpoint {
 impl Handler<Inspect> for LocalEndpoint {
     type Result = ();
 
-    fn handle(&mut self, message: Inspect, _: &mut Context<LocalEndpoint>) {
+    fn handle(&mut self, message: Inspect, context: &mut Context<LocalEndpoint>) {
+        self.take_outputs(|| context.address());
         let part = SnapshotPart::Endpoint {
             local_addr: self.network.local_addr(),
             counters: Box::new(self.router.counters().clone()),
@@ -636,6 +661,7 @@ impl Handler<Shutdown> for LocalEndpoint {
     type Result = ();
 
     fn handle(&mut self, message: Shutdown, context: &mut Context<LocalEndpoint>) {
+        self.take_outputs(|| context.address());
         self.begin_to_end(message.grace, CloseReason::Shutdown);
         if let Some(ending) = &mut self.ending {
             let cut_at = after(message.grace);

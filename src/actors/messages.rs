@@ -106,9 +106,8 @@ pub struct Close;
 #[rtype(result = "()")]
 pub struct Drain;
 
-/// Connection or channel to endpoint: what one step put out.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
+/// Connection or channel to endpoint: what one step put out. Not in its mailbox, but in a queue beside it.
+#[derive(Debug)]
 pub struct Output {
     /// Whose.
     pub whose: Waker,

@@ -13,7 +13,7 @@ use crate::actors::messages::RunningCall;
 use crate::error::StreamError;
 use crate::proto::{CallFailure, CallTag};
 use crate::security::Identity;
-use crate::stream::{Link, reads, writes};
+use crate::stream::{Begun, Link, reads, writes};
 use crate::wire::{AbortCode, CallNumber, ServiceId};
 
 /// What is known of a call before it is read.
@@ -54,9 +54,10 @@ impl IncomingCall {
         credit: u64,
         channel: Arc<Addr<Channel>>,
         running: Option<RunningCall>,
+        begun: Begun,
     ) -> (ServerPort, IncomingCall) {
         let (sender, events) = mpsc::unbounded();
-        let link = Link::new(channel, tag, credit, events).with_place(running);
+        let link = Link::new(channel, tag, credit, events).with_place(running).with_begun(begun);
         (ServerPort::new(sender), IncomingCall { info, link })
     }
 

@@ -47,6 +47,11 @@ impl ActorFuture<LocalEndpoint> for ReceiveLoop {
         task: &mut Context<'_>,
     ) -> Poll<()> {
         let this = &mut *self;
+        endpoint.take_outputs(|| this.own.clone());
+        // To be woken for more.
+        while let Poll::Ready(Some(output)) = endpoint.outputs.poll_recv(task) {
+            endpoint.take_output(output, || this.own.clone());
+        }
         endpoint.flush(task);
         for _ in 0..endpoint.config.receives_per_turn {
             match endpoint.network.poll_receive(task, &mut this.batch) {
