@@ -18,7 +18,9 @@ use std::{
 use bytes::Bytes;
 
 pub use capture::CaptureNetwork;
-pub use faults::{FaultControl, FaultCounters, Faults, FaultyNetwork, REORDER_HOLD_MS_MAX};
+pub use faults::{
+    FaultControl, FaultCounters, Faults, FaultyNetwork, HELD_BYTES_MAX, REORDER_HOLD_MS_MAX,
+};
 pub use memory::{MemoryCounters, MemoryHub, MemoryLimits, MemoryNetwork};
 pub use udp::{BoundUdp, UdpNetwork, UdpOptions};
 

@@ -14,6 +14,9 @@ use crate::net::Incoming;
 /// How long a datagram that waits to be overtaken waits at most, in milliseconds.
 pub const REORDER_HOLD_MS_MAX: u64 = 20;
 
+/// Bytes that one direction holds back or delays at most; what comes beyond is lost, as in a full queue.
+pub const HELD_BYTES_MAX: usize = 64 << 20;
+
 /// Datagrams from or to one peer.
 #[derive(Debug)]
 pub(super) struct Run {
@@ -56,6 +59,8 @@ pub(super) struct Lane {
     /// The second part of the key keeps the order of equal times.
     delayed: BTreeMap<(Instant, u64), Run>,
     delays: u64,
+    /// Bytes of both.
+    held_bytes: usize,
 }
 
 /// A datagram that waits until `passed` has come to `until`, or for its time.
@@ -84,6 +89,7 @@ impl Lane {
             overtaken: Vec::new(),
             delayed: BTreeMap::new(),
             delays: 0,
+            held_bytes: 0,
         }
     }
 
@@ -97,7 +103,7 @@ impl Lane {
             let is_held = copies > 0 && lot.overtaken_by > 0;
             let in_turn = copies - u64::from(is_held);
             count(exit.counters, &lot, is_held);
-            if is_held {
+            if is_held && self.takes(run.part(index..index + 1).data.len(), 1, exit) {
                 self.overtaken.push(Overtaken {
                     until: self.passed + in_turn + lot.overtaken_by,
                     deadline: exit.now + Duration::from_millis(REORDER_HOLD_MS_MAX),
@@ -128,10 +134,15 @@ impl Lane {
             if !is_over && first.key().0 > now {
                 break;
             }
-            out.push(first.remove());
+            let run = first.remove();
+            self.held_bytes -= run.data.len();
+            out.push(run);
         }
         let due = |overtaken: &mut Overtaken| is_over || overtaken.deadline <= now;
-        out.extend(self.overtaken.extract_if(.., due).map(|overtaken| overtaken.run));
+        for overtaken in self.overtaken.extract_if(.., due) {
+            self.held_bytes -= overtaken.run.data.len();
+            out.push(overtaken.run);
+        }
     }
 
     /// When `release` next has something to do.
@@ -139,6 +150,17 @@ impl Lane {
         let delayed = self.delayed.first_key_value().map(|((due, _), _)| *due);
         let overtaken = self.overtaken.iter().map(|overtaken| overtaken.deadline).min();
         delayed.into_iter().chain(overtaken).min()
+    }
+
+    /// Whether there is room to hold so much.
+    fn takes(&mut self, bytes: usize, datagrams: u64, exit: &mut Exit<'_>) -> bool {
+        let fits = self.held_bytes + bytes <= HELD_BYTES_MAX;
+        if fits {
+            self.held_bytes += bytes;
+        } else {
+            exit.counters.overflowed_datagrams += datagrams;
+        }
+        fits
     }
 
     fn draw(&mut self, faults: &Faults) -> Lot {
@@ -167,6 +189,7 @@ impl Lane {
     fn let_go(&mut self, exit: &mut Exit<'_>) {
         while let Some(index) = self.next_overtaken() {
             let overtaken = self.overtaken.remove(index);
+            self.held_bytes -= overtaken.run.data.len();
             self.passed += 1;
             self.hand_on(overtaken.run, Duration::from_millis(exit.faults.delay_ms), exit);
         }
@@ -187,7 +210,7 @@ impl Lane {
     fn hand_on(&mut self, run: Run, delay: Duration, exit: &mut Exit<'_>) {
         if delay.is_zero() {
             exit.out.push(run);
-        } else {
+        } else if self.takes(run.data.len(), run.datagrams() as u64, exit) {
             exit.counters.delayed_datagrams += run.datagrams() as u64;
             self.delayed.insert((exit.now + delay, self.delays), run);
             self.delays += 1;
@@ -231,6 +254,32 @@ impl SplitMix64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_are_held_up_to_the_limit_and_what_comes_beyond_is_lost() {
+        let reorder =
+            Faults { reorder_probability: 1.0, reorder_datagrams_max: 1000, ..Faults::default() };
+        for faults in [Faults { delay_ms: 50, ..Faults::default() }, reorder] {
+            let mut lane = Lane::new(1);
+            let mut counters = FaultCounters::default();
+            let (now, mut out) = (Instant::now(), Vec::new());
+            let peer = SocketAddr::from(([10, 0, 0, 1], 7001));
+            let mut admit = |lane: &mut Lane| {
+                let run = Run { peer, data: Bytes::from_static(&[0; 1 << 20]), stride: 1 << 20 };
+                let mut exit =
+                    Exit { faults: &faults, now, counters: &mut counters, out: &mut Vec::new() };
+                lane.admit(run, &mut exit);
+                counters.overflowed_datagrams
+            };
+            for _ in 0..64 {
+                assert_eq!(admit(&mut lane), 0);
+            }
+            assert_eq!(admit(&mut lane), 1);
+            lane.release(&faults, now + Duration::from_secs(1), &mut out);
+            assert_eq!((out.len(), lane.held_bytes), (64, 0));
+            assert_eq!(admit(&mut lane), 1, "there is room again");
+        }
+    }
 
     #[test]
     fn seeds_mean_the_same_for_ever() {

@@ -21,7 +21,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use self::lane::{Exit, Lane, Run};
 use super::{Incoming, Network, Transmit};
 
-pub use lane::REORDER_HOLD_MS_MAX;
+pub use lane::{HELD_BYTES_MAX, REORDER_HOLD_MS_MAX};
 
 /// Most receives per poll that may end with nothing left to hand out.
 const ROUNDS_PER_POLL_MAX: usize = 16;
@@ -77,6 +77,8 @@ pub struct FaultCounters {
     pub reordered_datagrams: u64,
     /// Copies that waited for their delay.
     pub delayed_datagrams: u64,
+    /// Copies that were to be held, and were lost since [`HELD_BYTES_MAX`] were held already.
+    pub overflowed_datagrams: u64,
 }
 
 /// A handle to the faults of a [`FaultyNetwork`], for any thread and while it runs.
