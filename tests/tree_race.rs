@@ -9,6 +9,7 @@ mod tree_support;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use futures::FutureExt;
 use rxrpc::ServiceOptions;
 use rxrpc::actors::messages::{Break, BreakAt};
 use rxrpc::proto::{CallState, DropReason};
@@ -549,6 +550,36 @@ async fn rc_25_what_comes_while_a_response_is_verified_is_delivered_in_order() {
         let record = class.take_record();
         let opened: Vec<_> = record.iter().filter(|line| line.starts_with("open")).collect();
         assert_eq!(opened, ["open n1 q1", "open n1 q2", "open n1 q3", "open n1 q4"]);
+    }
+}
+
+/// What the RESPONSE says of a channel is on its way to it when the channel breaks: the one in its place must
+/// hear it too, or a call that is over, recorded and played again, would run a second time.
+#[actix_rt::test]
+async fn a_channel_that_broke_before_it_heard_the_response_runs_no_call_that_is_over() {
+    for way in [Way::OneByOne, Way::Burst] {
+        let call_numbers = [1, 8, 0, 0].map(rxrpc::wire::CallNumber);
+        let class = FakeClass { call_numbers, ..FakeClass::default() };
+        let mut t = server("replayed call", way).await;
+        let service = t.service.clone();
+        t.t.offer_with(
+            2,
+            move |call| service.clone().serve(call).map(Ok::<_, rxrpc::AbortCode>),
+            ServiceOptions {
+                security_classes: vec![Arc::new(class.clone())],
+                ..ServiceOptions::small_replies()
+            },
+        );
+        t.deliver(&["D n1 q1 s1 [C] idx2 svc2 \"a\""]).await.take_left();
+        t.t.actor().do_send(Break { at: Some(BreakAt::Channel(0, ChannelIndex::ALL[1])) });
+        t.burst(&["RESPONSE s2 idx2 svc2 \"me\""]);
+        t.settle().await;
+        t.expect_calls(&[1]);
+        t.deliver(&["D n7 q1 s3 [CL] idx2 svc2 ch1 \"again\""]).await;
+        t.expect_calls(&[1]);
+        t.deliver(&["D n8 q1 s4 [CL] idx2 svc2 ch1 \"8\""]).await;
+        t.expect_calls(&[1, 8]);
+        assert!(!class.take_record().iter().any(|what| what.contains("n7")));
     }
 }
 

@@ -172,6 +172,8 @@ pub struct Connection<W> {
     identity: Option<Arc<Identity>>,
     /// Server: what opens and seals, for a channel that is replaced.
     session: Option<Arc<dyn Session>>,
+    /// Server: the client's call numbers, as its RESPONSE gave them; the same.
+    call_numbers: [CallNumber; ChannelIndex::COUNT],
     /// Server: the two clocks when the RESPONSE came: the session's end is told by the one on the wall.
     response_came: Option<(Instant, SystemTime)>,
     /// Server: when its session ends, and the code that says so.
@@ -222,6 +224,7 @@ impl<W> Connection<W> {
             phase,
             identity: None,
             session: None,
+            call_numbers: [CallNumber::NONE; ChannelIndex::COUNT],
             response_came: None,
             session_end: None,
             slots: [Slot::default(); ChannelIndex::COUNT],
@@ -313,7 +316,8 @@ impl<W> Connection<W> {
             (Phase::Open, Handshake::Server(_)) => {
                 let secured = ConnectionToChannel::Secured {
                     session: self.session.clone(),
-                    call_number: CallNumber::NONE,
+                    // The one before may never have heard of it: what it says is over must not run.
+                    call_number: self.call_numbers[index.index()],
                     identity: self.identity.clone(),
                 };
                 out.channels.push((index, secured));

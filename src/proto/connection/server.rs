@@ -146,6 +146,7 @@ impl<W> Connection<W> {
         self.phase = Phase::Open;
         self.identity = verified.identity.map(std::sync::Arc::new);
         self.session = verified.session.clone();
+        self.call_numbers = verified.call_numbers;
         self.unsecured_calls = 0;
         out.peer = PeerReport { proved: true, ..PeerReport::default() };
         out.events.push(Event::Challenged(event::Challenged { secured: true }));
