@@ -4,11 +4,14 @@
 # ours, alternating in one run so that both meet the same machine.
 #
 #   bench-openafs.sh [--dir DIR] [--pairs N] [--bytes N] [--calls N] [--only openafs|ours]
+#                    [--security null|rxkad] [--level clear|auth|crypt]
 #
-# Loads, on loopback, null security: `recv` and `send` of --bytes in one call
-# (default 500000000), and --calls small calls (default 40000; 3 bytes up, 30
+# Loads, on loopback: `recv` and `send` of --bytes in one call (default 500000000;
+# with rxkad 100000000), and --calls small calls (default 40000; 3 bytes up, 30
 # down), 16 at once on 4 connections. Each `pair` is one run of both. Prints the
 # medians, the ratio ours / OpenAFS, and CPU seconds of client and server together.
+# Without --security there is none; with rxkad both sides demand it at --level
+# (default crypt), each with a ticket that it prints itself with the same key.
 # OpenAFS runs with jumbograms, its library's default (`jumbo`), and without, its
 # servers' default (`plain`); with large socket buffers, which ours asks for too.
 # The ratios are ours to either.
@@ -17,17 +20,32 @@
 # into DIR (default target/bench-openafs).
 set -u
 ROOT=$(cd "$(dirname "$0")/.." && pwd)
-DIR=$ROOT/target/bench-openafs PAIRS=3 BYTES=500000000 CALLS=40000 ONLY=
+DIR=$ROOT/target/bench-openafs PAIRS=3 BYTES= CALLS=40000 ONLY= SECURITY=null LEVEL=crypt
 while [ $# -gt 0 ]; do
     case $1 in
         --dir) DIR=$2; shift ;; --pairs) PAIRS=$2; shift ;; --bytes) BYTES=$2; shift ;;
         --calls) CALLS=$2; shift ;; --only) ONLY=$2; shift ;;
+        --security) SECURITY=$2; shift ;; --level) LEVEL=$2; shift ;;
         *) sed -n '3,/^set -u/p' "$0" | sed 's/^# \{0,1\}//;$d' >&2; exit 2 ;;
     esac
     shift
 done
 mkdir -p "$DIR" && DIR=$(realpath "$DIR")
 die() { echo "bench-openafs.sh: $*" >&2; exit 1; }
+# Options of both of a system's programs, of its client alone, and of its server alone.
+P_BOTH=() P_CLIENT=() P_SERVER=() O_CLIENT=() O_SERVER=()
+case $SECURITY in
+    null) : "${BYTES:=500000000}" ;;
+    rxkad)
+        : "${BYTES:=100000000}"
+        KEY=(--key 18:1:000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f)
+        SESSION=(--session 0123456789abcdef)
+        P_BOTH=(--security "rxkad-$LEVEL" "${KEY[@]}")
+        P_CLIENT=("${SESSION[@]}") P_SERVER=(--require)
+        O_CLIENT=(--security rxkad "${KEY[@]}" --level "$LEVEL" "${SESSION[@]}")
+        O_SERVER=(--security rxkad "${KEY[@]}" --minimum-level "$LEVEL" --require) ;;
+    *) die "--security $SECURITY: null or rxkad" ;;
+esac
 "$ROOT/interop/openafs/install.sh" --check >/dev/null || die "OpenAFS's packages are missing: run interop/openafs/install.sh"
 "$ROOT/interop/openafs/peer.sh" build "$DIR" >/dev/null || die "rxpeer does not build"
 P=$DIR/bin/rxpeer
@@ -64,24 +82,24 @@ client() { # COMMAND...: sets TAKEN, the seconds in its JSON, and CPU, the clien
 }
 # one SYSTEM LOAD: appends "system load seconds cpu"
 one() {
-    local system=$1 load=$2 before options=(--udpbuf 4096)
+    local system=$1 load=$2 before options=(--udpbuf 4096 "${P_BOTH[@]}")
     [ "$system" = plain ] && options+=(--nojumbo)
     case $system in
-        plain | jumbo) "$P" server 0 --bind 127.0.0.1 --quiet "${options[@]}" > "$DIR/server.out" 2>&1 & ;;
-        ours) "$BIN/echo-server" --listen 127.0.0.1:0 > "$DIR/server.out" 2>&1 & ;;
+        plain | jumbo) "$P" server 0 --bind 127.0.0.1 --quiet "${options[@]}" "${P_SERVER[@]}" > "$DIR/server.out" 2>&1 & ;;
+        ours) "$BIN/echo-server" --listen 127.0.0.1:0 "${O_SERVER[@]}" > "$DIR/server.out" 2>&1 & ;;
     esac
     SERVER=$!
     ready "$DIR/server.out" 's/.*"port":([0-9]+).*/\1/p; s/^listening on .*:([0-9]+)$/\1/p'
     before=$(cpu "$SERVER")
     if [ "$system" = ours ]; then
         case $load in
-            small) client "$BIN/rx" perf "127.0.0.1:$PORT" rpc --send 3 --recv 30 --count "$CALLS" --parallel 16 --connections 4 --json ;;
-            *) client "$BIN/rx" perf "127.0.0.1:$PORT" "$load" --bytes "$BYTES" --timeout 300 --json ;;
+            small) client "$BIN/rx" perf "127.0.0.1:$PORT" rpc --send 3 --recv 30 --count "$CALLS" --parallel 16 --connections 4 --json "${O_CLIENT[@]}" ;;
+            *) client "$BIN/rx" perf "127.0.0.1:$PORT" "$load" --bytes "$BYTES" --timeout 300 --json "${O_CLIENT[@]}" ;;
         esac
     else
         case $load in
-            small) client "$P" client 127.0.0.1 "$PORT" rpc --send 3 --recv 30 --count $((CALLS / 16)) --threads 16 --conns 4 "${options[@]}" ;;
-            *) client "$P" client 127.0.0.1 "$PORT" "$load" --bytes "$BYTES" "${options[@]}" ;;
+            small) client "$P" client 127.0.0.1 "$PORT" rpc --send 3 --recv 30 --count $((CALLS / 16)) --threads 16 --conns 4 "${options[@]}" "${P_CLIENT[@]}" ;;
+            *) client "$P" client 127.0.0.1 "$PORT" "$load" --bytes "$BYTES" "${options[@]}" "${P_CLIENT[@]}" ;;
         esac
     fi
     CPU=$(awk -v c="$CPU" -v a="$before" -v b="$(cpu "$SERVER")" 'BEGIN {print c + b - a}')
@@ -99,7 +117,8 @@ for _ in $(seq "$PAIRS"); do
     done
 done
 
-echo "$(uname -sr), $(nproc) cores, $(date -u +%F); bulk $BYTES bytes, $((CALLS / 16 * 16)) small calls; medians of $PAIRS"
+[ "$SECURITY" = rxkad ] && SECURITY="rxkad $LEVEL"
+echo "$(uname -sr), $(nproc) cores, $(date -u +%F); $SECURITY; bulk $BYTES bytes, $((CALLS / 16 * 16)) small calls; medians of $PAIRS"
 awk -v bytes="$BYTES" -v calls="$((CALLS / 16 * 16))" '
     { n[$1, $2]++; t[$1, $2, n[$1, $2]] = $3; c[$1, $2, n[$1, $2]] = $4 }
     function median(v, k,    i, j, x, m, s) {
