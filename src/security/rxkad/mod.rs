@@ -60,8 +60,8 @@ pub trait TicketOpener: fmt::Debug + Send + Sync {
     ) -> Result<OpenedTicket, RxkadError>;
 }
 
-/// What a client proves itself with.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What a client proves itself with. Neither ticket nor key is printed.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Token {
     /// The version of the server's key, or 213 or 256 for a Kerberos 5 ticket.
     pub kvno: u32,
@@ -71,4 +71,28 @@ pub struct Token {
     pub key: SessionKey,
     /// When the ticket ends.
     pub expires: SystemTime,
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Token")
+            .field("kvno", &self.kvno)
+            .field("ticket", &format_args!("{} bytes", self.ticket.len()))
+            .field("expires", &self.expires)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neither_ticket_nor_key_of_a_token_is_printed() {
+        let (ticket, key) = (vec![171; 3], SessionKey::new([205; 8]));
+        let token = Token { kvno: 256, ticket, key, expires: SystemTime::UNIX_EPOCH };
+        let printed = format!("{token:?}");
+        assert!(printed.starts_with("Token { kvno: 256, ticket: 3 bytes, expires: "), "{printed}");
+        assert!(!printed.contains("171") && !printed.contains("205"), "{printed}");
+    }
 }

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use subtle::ConstantTimeEq;
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::fcrypt::{BLOCK_LEN, Fcrypt};
 use super::pcbc::{self, LANES};
@@ -261,11 +261,11 @@ impl Drop for RxkadSession {
 
 /// The last block of the connection's names, chained with the key as IV.
 fn preseq(ids: &ConnectionIds, key: &ReadyKey) -> u64 {
-    let mut block = [0; 2 * BLOCK_LEN];
+    let mut block = Zeroizing::new([0; 2 * BLOCK_LEN]);
     block[..4].copy_from_slice(&ids.epoch.0.to_be_bytes());
     block[4..8].copy_from_slice(&(ids.cid.0 & !3).to_be_bytes());
     block[12..].copy_from_slice(&u32::from(ids.security_index.0).to_be_bytes());
-    pcbc::encrypt(&key.cipher, key.iv, &mut block);
+    pcbc::encrypt(&key.cipher, key.iv, &mut *block);
     u64::from_be_bytes(block[BLOCK_LEN..].try_into().expect("a block"))
 }
 

@@ -28,6 +28,9 @@ const NOT_A_VERSION: u32 = 999;
 /// Key files have a few hundred bytes; what is larger is something else.
 const FILE_MAX_BYTES: u64 = 1 << 20;
 
+/// Room for what is read first of a file: more than most have.
+const READ_BYTES: usize = 16 << 10;
+
 type DesKey = Zeroizing<[u8; 8]>;
 
 /// A server's keys. Wiped when dropped, never printed.
@@ -147,11 +150,75 @@ fn read_file(path: &Path, max_bytes: u64) -> Result<Zeroizing<Vec<u8>>, KeyFileE
         path: path.to_owned(),
         source: source.into(),
     };
-    let file = std::fs::File::open(path).map_err(unreadable)?;
-    let mut bytes = Zeroizing::new(Vec::new());
-    file.take(max_bytes + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > max_bytes {
-        return Err(KeyFileError::TooLarge(max_bytes));
+    let mut file = std::fs::File::open(path).map_err(unreadable)?;
+    let mut bytes = Zeroizing::new(vec![0; READ_BYTES]);
+    let mut len = 0;
+    loop {
+        if len == bytes.len() {
+            // A vector that grows by itself leaves its contents where it was before, and unwiped.
+            let mut larger = Zeroizing::new(vec![0; 2 * len]);
+            larger[..len].copy_from_slice(&bytes);
+            bytes = larger;
+        }
+        match file.read(&mut bytes[len..]) {
+            Ok(0) => break,
+            Ok(count) => len += count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(unreadable(error)),
+        }
+        if len as u64 > max_bytes {
+            return Err(KeyFileError::TooLarge(max_bytes));
+        }
     }
+    bytes.truncate(len);
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::security::rxkad::vectors;
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    #[test]
+    fn the_keys_in_the_files_of_openafs_are_those_that_it_reads() {
+        let file = vectors::get("key_files").at("KeyFile");
+        let keys = ServerKeys::parse(&file.at("bytes").bytes()).expect("keys");
+        let expected = file.at("meaning").list();
+        assert_eq!(keys.len(), expected.len());
+        for entry in expected {
+            let entry = entry.list();
+            let key = keys.des(entry[0].number()).expect("a key");
+            assert_eq!(hex(key), entry[1].text());
+        }
+        let file = vectors::get("key_files").at("KeyFileExt");
+        let keys = ServerKeys::parse(&file.at("bytes").bytes()).expect("keys");
+        let expected = file.at("meaning").list();
+        assert_eq!(keys.len(), expected.len());
+        for entry in expected {
+            let enctype = EncType(entry.at("subtype").number() as i32);
+            let found = keys.krb5(entry.at("kvno").number(), enctype);
+            let found: Vec<_> = found.map(|key| hex(key.expose())).collect();
+            assert_eq!(found, [entry.at("key").text()]);
+        }
+    }
+
+    #[test]
+    fn a_file_is_read_whole_whatever_its_length() {
+        let path = std::env::temp_dir().join(format!("rxrpc-read-file-{}", std::process::id()));
+        for len in [0, 1, READ_BYTES - 1, READ_BYTES, READ_BYTES + 1, 5 * READ_BYTES] {
+            let content: Vec<u8> = (0..len).map(|at| (at % 251) as u8).collect();
+            std::fs::write(&path, &content).expect("a temporary file");
+            let max = len as u64;
+            assert!(*read_file(&path, max).expect("a file") == content, "{len} bytes");
+            if len > 0 {
+                let refused = read_file(&path, max - 1);
+                assert!(matches!(refused, Err(KeyFileError::TooLarge(most)) if most == max - 1));
+            }
+        }
+        std::fs::remove_file(&path).expect("it was there");
+    }
 }

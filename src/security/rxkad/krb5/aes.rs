@@ -6,7 +6,7 @@ use hmac::{Hmac, Mac};
 use sha1::Sha1;
 use sha2::{Sha256, Sha384};
 use subtle::ConstantTimeEq;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::fold::n_fold;
 use super::modes::{cts_decrypt, cts_encrypt};
@@ -119,11 +119,12 @@ impl Kind {
 /// DK of RFC 3961: the folded label, encrypted over and over until there is enough of it.
 fn derive_by_folding(key: &[u8], label: &[u8]) -> Secret {
     let cipher = Aes::new(key);
-    let mut block: [u8; BLOCK_LEN] = n_fold(label, BLOCK_LEN).try_into().expect("as asked for");
+    let folded: [u8; BLOCK_LEN] = n_fold(label, BLOCK_LEN).try_into().expect("as asked for");
+    let mut block = Zeroizing::new(folded);
     let mut derived = Zeroizing::new(Vec::with_capacity(key.len()));
     while derived.len() < key.len() {
         cipher.encrypt(&mut block);
-        derived.extend_from_slice(&block);
+        derived.extend_from_slice(&*block);
     }
     derived
 }
@@ -131,7 +132,10 @@ fn derive_by_folding(key: &[u8], label: &[u8]) -> Secret {
 fn hmac<M: Mac + KeyInit>(key: &[u8], pieces: &[&[u8]]) -> Secret {
     let mut mac = <M as KeyInit>::new_from_slice(key).expect("HMAC takes keys of any length");
     pieces.iter().for_each(|piece| mac.update(piece));
-    Zeroizing::new(mac.finalize().into_bytes().to_vec())
+    let mut code = mac.finalize().into_bytes();
+    let copy = Zeroizing::new(code.to_vec());
+    code.as_mut_slice().zeroize();
+    copy
 }
 
 /// A key schedule.

@@ -89,6 +89,8 @@ pub(super) fn seal(print: &Print<'_>, key: &[u8; BLOCK_LEN]) -> Result<Vec<u8>, 
     let (start, end) = (seconds(print.starts), seconds(print.expires));
     let life = life::life(start, end).ok_or(RxkadError::BadTicket)?;
     let start = u32::try_from(start).map_err(|_| RxkadError::BadTicket)?;
+    // Before there is a copy of the session key that only encryption would wipe.
+    let des = schedule(key)?;
     // Room for all of it: a vector that grows leaves the session key where it was before.
     let mut ticket = Vec::with_capacity(LEN_MAX);
     ticket.push(0);
@@ -104,6 +106,6 @@ pub(super) fn seal(print: &Print<'_>, key: &[u8; BLOCK_LEN]) -> Result<Vec<u8>, 
     // The service's NUL, and its empty instance.
     ticket.extend_from_slice(&[0; 2]);
     ticket.resize(ticket.len().next_multiple_of(BLOCK_LEN), 0);
-    schedule(key)?.pcbc_encrypt(*key, &mut ticket);
+    des.pcbc_encrypt(*key, &mut ticket);
     Ok(ticket)
 }
