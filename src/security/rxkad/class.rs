@@ -45,13 +45,23 @@ pub struct Client {
     token: Arc<Token>,
     level: Level,
     key: ReadyKey,
+    takes_version_1: bool,
 }
 
 impl Client {
     /// Connections prove themselves with `token` and protect their packets as `level` says. A server that
     /// demands a higher one is refused.
     pub fn new(token: Token, level: Level) -> Client {
-        Client { key: ReadyKey::new(&token.key), token: Arc::new(token), level }
+        let (key, token) = (ReadyKey::new(&token.key), Arc::new(token));
+        Client { token, level, key, takes_version_1: true }
+    }
+
+    /// Refuses servers that challenge in the form of version 1: the connection ends with
+    /// [`RxkadError::Inconsistency`](super::RxkadError::Inconsistency), as it does for any other version than
+    /// 2. An answer in that form is not bound to its connection: whoever passes another server's challenge
+    /// on to us has an answer for it. Without this, both forms are answered, as OpenAFS does.
+    pub fn without_version_1(self) -> Client {
+        Client { takes_version_1: false, ..self }
     }
 }
 
@@ -63,9 +73,10 @@ impl ClientClass for Client {
     fn connect(&self, ids: ConnectionIds, _: &Entropy) -> ClientStart {
         let session = RxkadSession::new(&ids, self.key.clone(), self.level, None);
         let (token, level, key) = (self.token.clone(), self.level, self.key.clone());
+        let takes_version_1 = self.takes_version_1;
         ClientStart {
             session: Some(Arc::new(session)),
-            handshake: Some(Box::new(ClientSide { ids, token, level, key })),
+            handshake: Some(Box::new(ClientSide { ids, token, level, key, takes_version_1 })),
         }
     }
 }

@@ -100,6 +100,7 @@ pub(super) struct ClientSide {
     pub token: Arc<Token>,
     pub level: Level,
     pub key: ReadyKey,
+    pub takes_version_1: bool,
 }
 
 impl ClientHandshake for ClientSide {
@@ -110,6 +111,9 @@ impl ClientHandshake for ClientSide {
         _: &Entropy,
     ) -> Result<Vec<u8>, AbortCode> {
         let challenge = Challenge::decode(challenge)?;
+        if challenge.is_old && !self.takes_version_1 {
+            return Err(RxkadError::Inconsistency.code());
+        }
         // As a signed number it would be below any level: it is none.
         if challenge.level > self.level.wire() {
             return Err(RxkadError::LevelFail.code());
@@ -289,7 +293,7 @@ mod tests {
         let ready = ReadyKey::new(&key);
         let (kvno, ticket) = (vector.at("kvno").number(), vector.at("ticket").bytes());
         let token = Arc::new(Token { kvno, ticket, key, expires: NOW });
-        ClientSide { ids, token, level, key: ready }
+        ClientSide { ids, token, level, key: ready, takes_version_1: true }
     }
 
     fn server(vector: &Vector, ids: ConnectionIds, minimum_level: Level) -> ServerSide {
@@ -384,6 +388,23 @@ mod tests {
     }
 
     #[test]
+    fn a_client_that_wants_version_2_refuses_the_other_at_every_level() {
+        let vector = &responses()[0];
+        for level in [Level::Clear, Level::Auth, Level::Crypt] {
+            let mut client = client(vector, ids(vector), level);
+            client.takes_version_1 = false;
+            let mut respond =
+                |challenge: &[u8]| client.respond(challenge, [CallNumber(1); 4], &[0; 32]);
+            let refused = Err(RxkadError::Inconsistency.code());
+            // Even where the level would be refused as well: what is asked is not looked at.
+            for asked in 0..4 {
+                assert_eq!(respond(&words(&[7, asked])), refused, "{level}");
+            }
+            assert!(respond(&challenge(7, 0)).is_ok(), "{level}");
+        }
+    }
+
+    #[test]
     fn a_server_takes_its_minimum_and_more_and_no_less() {
         let vector = &responses()[0];
         for minimum in [Level::Clear, Level::Auth, Level::Crypt] {
@@ -467,7 +488,17 @@ mod tests {
             for bit in 0..body.len() * 8 {
                 let mut body = body.clone();
                 body[bit / 8] ^= 1 << (bit % 8);
-                assert!(server.judge(&body, NOW).is_err(), "bit {bit}");
+                let claimed = word_at(&body, 52).expect("a length") as usize;
+                let expected = match bit / 8 {
+                    0..4 => RxkadError::Inconsistency,
+                    // Sealed, or under the checksum that is.
+                    4..48 => RxkadError::SealedInconsistent,
+                    48..52 => RxkadError::UnknownKey,
+                    52..56 if claimed > body.len() - RESPONSE_LEN => RxkadError::PacketShort,
+                    52..56 if claimed < TICKET_LEN_MIN => RxkadError::TicketLen,
+                    _ => RxkadError::BadTicket,
+                };
+                assert_eq!(server.judge(&body, NOW).map(drop), Err(expected), "bit {bit}");
             }
         }
     }
