@@ -64,25 +64,98 @@ fn principal(name: &str, instance: &str, cell: &str) -> Principal {
     Principal { name: name.into(), instance: instance.into(), cell: cell.into() }
 }
 
-/// Truncated at every byte and with every bit flipped: an error of rxkad's, or, where nothing proves that a
-/// ticket is whole, at most the same client with the same times.
-fn damage(keys: &ServerKeys, kvno: u32, ticket: &[u8], now: SystemTime, is_proved: bool) {
+/// Truncated at every byte it is no ticket. With a bit flipped:
+///
+/// - Kerberos 5: no ticket, or, in one of the two numbers by which a key is looked for, an unknown key. Only
+///   where a whole ticket names its server, which nobody looks at, it opens, and as what it was.
+/// - Kerberos 4 style, where nothing proves that a ticket is whole: no ticket, a ticket of other times, or the
+///   same client's.
+fn damage(keys: &ServerKeys, kvno: u32, ticket: &[u8], now: SystemTime) {
     let whole = keys.open_ticket(kvno, ticket, now).expect("it opens");
+    let is_krb5 = matches!(kvno, KVNO_K5_PART | KVNO_K5_WHOLE);
+    let part = if is_krb5 { Some(encrypted_part(ticket)) } else { None };
     for len in 0..ticket.len() {
         let opened = keys.open_ticket(kvno, &ticket[..len], now);
-        assert!(opened.is_err(), "{len} of {} bytes", ticket.len());
+        assert_eq!(opened, Err(RxkadError::BadTicket), "{len} of {} bytes", ticket.len());
     }
     for bit in 0..ticket.len() * 8 {
         let mut bad = ticket.to_vec();
         bad[bit / 8] ^= 1 << (bit % 8);
-        if let Ok(opened) = keys.open_ticket(kvno, &bad, now) {
-            // Only outside of what is encrypted, where a whole ticket names its server.
-            assert!(!is_proved || opened == whole, "bit {bit}");
+        let opened = keys.open_ticket(kvno, &bad, now);
+        match (&part, opened) {
+            (Some(part), Ok(opened)) => {
+                assert!(bit / 8 < part.start, "bit {bit}");
+                assert_eq!(opened, whole, "bit {bit}");
+            }
+            (Some(part), Err(error)) => {
+                let enctype = bad[part.enctype];
+                let is_number = bit / 8 == part.enctype || part.kvno.contains(&(bit / 8));
+                // Of the three kinds of DES each opens with the same key.
+                let kinds = [ticket[part.enctype], enctype];
+                let is_des =
+                    bit / 8 == part.enctype && kinds.iter().all(|kind| (1..=3).contains(kind));
+                let is_long = part.kvno.len() > 1 && error == RxkadError::BadTicket;
+                let expected = match is_number && !is_des && !is_long {
+                    true => RxkadError::UnknownKey,
+                    false => RxkadError::BadTicket,
+                };
+                assert_eq!(error, expected, "bit {bit}");
+            }
+            (None, Ok(opened)) => assert_eq!(opened.client, whole.client, "bit {bit}"),
+            (None, Err(error)) => {
+                let known = [RxkadError::BadTicket, RxkadError::Expired, RxkadError::NoAuth];
+                assert!(known.contains(&error), "bit {bit}: {error}");
+            }
         }
     }
 }
 
+/// Where the contents of etype and kvno stand, and where the part begins that has them.
+struct EncryptedPart {
+    start: usize,
+    enctype: usize,
+    kvno: std::ops::Range<usize>,
+}
+
+/// `etype[0] INTEGER, kvno[1] INTEGER OPTIONAL, cipher[2]`: as no other two fields of a ticket do, they follow
+/// each other.
+fn encrypted_part(ticket: &[u8]) -> EncryptedPart {
+    let is_it = |it: &[u8]| it[..4] == [0xa0, 3, 2, 1] && (it[5] == 0xa2 || it[7] == 2);
+    let start = ticket.windows(8).position(is_it).expect("an encrypted part");
+    let kvno = match ticket[start + 5..] {
+        [0xa1, len, 2, ..] => start + 9..start + 7 + usize::from(len),
+        _ => start..start,
+    };
+    EncryptedPart { start, enctype: start + 4, kvno }
+}
+
 // ---- known answers ------------------------------------------------------------------------------
+
+/// A section that is added to the vectors and read by no test would prove nothing.
+#[test]
+fn every_section_of_the_vectors_is_read_by_a_test() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files =
+        ["tests/rxkad.rs", "tests/rxkad_tickets.rs"].map(|file| root.join(file)).to_vec();
+    let mut folders = vec![root.join("src/security/rxkad")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("a folder of sources") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() { folders.push(path) } else { files.push(path) }
+        }
+    }
+    let sources: String =
+        files.iter().map(|file| std::fs::read_to_string(file).expect("a source")).collect();
+    let vectors = vectors("rxkad.json");
+    let sections = vectors.as_object().expect("sections").iter();
+    // Those that are text say what the others are.
+    for (section, _) in sections.filter(|(_, contents)| !contents.is_string()) {
+        let here = format!("[\"{section}\"]");
+        let in_a_unit = format!("vectors::get(\"{section}\")");
+        let is_read = sources.contains(&here) || sources.contains(&in_a_unit);
+        assert!(is_read, "no test reads {section}");
+    }
+}
 
 #[test]
 fn messages_are_sealed_as_mit_kerberos_seals_them() {
@@ -131,7 +204,7 @@ fn kerberos_4_tickets_open_and_are_printed_alike() {
         let now = at(start.max(1_700_000_000) + 10);
         assert_eq!(keys.open_ticket(7, &ticket, now), Ok(expected.clone()), "{}", entry["name"]);
         assert_eq!(keys.open_ticket(8, &ticket, now), Err(RxkadError::UnknownKey));
-        damage(&keys, 7, &ticket, now, false);
+        damage(&keys, 7, &ticket, now);
 
         // Printed again it has the same contents; the service's name is another.
         let starts = at(start);
@@ -182,7 +255,7 @@ fn kerberos_5_tickets_open_whole_and_in_part() {
             assert_eq!(open(&right, at(end + 1)), Err(RxkadError::Expired));
             assert!(open(&right, at(start - 900)).is_ok());
             assert_eq!(open(&right, at(start - 901)), Err(RxkadError::NoAuth));
-            damage(&right, form, &ticket, now, true);
+            damage(&right, form, &ticket, now);
         }
         let other_form = bytes(&entry["ticket_type256"]);
         assert_eq!(right.open_ticket(KVNO_K5_PART, &other_form, now), Err(RxkadError::BadTicket));
@@ -246,7 +319,7 @@ fn a_printed_ticket_opens_with_any_enctype_and_damage_is_seen() {
             let opened = keys.open_ticket(token.kvno, &token.ticket, at(NOW)).unwrap();
             assert_eq!((&opened.key, &opened.client), (&token.key, &client), "{enctype}");
             assert_eq!((opened.starts, opened.expires), (at(NOW - 300), at(NOW + 3600)));
-            damage(&keys, token.kvno, &token.ticket, at(NOW), true);
+            damage(&keys, token.kvno, &token.ticket, at(NOW));
         }
     }
 }
@@ -257,7 +330,7 @@ fn a_printed_kerberos_4_ticket_opens_and_needs_a_des_key() {
     let (keys, token) = printed(1, TicketForm::V4, &client);
     let opened = keys.open_ticket(token.kvno, &token.ticket, at(NOW)).unwrap();
     assert_eq!((token.kvno, &opened.client), (3, &client));
-    damage(&keys, token.kvno, &token.ticket, at(NOW), false);
+    damage(&keys, token.kvno, &token.ticket, at(NOW));
     let session: SessionKey = "0123456789abcdef".parse().unwrap();
     let print = Print::from_now(&client, &session, at(NOW), HOUR);
     let refused = key_of(18).print_token(TicketForm::V4, &print, &[9; 32]);
@@ -363,8 +436,7 @@ fn tickets_in_the_captures_open_with_the_listed_keys() {
             if name.starts_with("rxkad") {
                 assert_eq!(opened.key, "0123456789abcdef".parse().unwrap(), "{name}");
             }
-            let is_proved = kvno != 2;
-            damage(&keys, kvno, &ticket, seen, is_proved);
+            damage(&keys, kvno, &ticket, seen);
         }
     }
 }
@@ -588,6 +660,11 @@ fn the_ticket_of_a_service_is_found_in_a_cache() {
         entry(&["afs", "example.org"], "EXAMPLE.ORG", 18, 2000, b"new"),
         entry(&["afs", "example.org"], "OTHER.ORG", 18, 1500, b"other"),
         entry(&["afs", "useless.org"], "EXAMPLE.ORG", 9, 2000, b"useless"),
+        // Another three principals, none of them `afs/example.org`.
+        entry(&["afs", "example.org", "x"], "EXAMPLE.ORG", 18, 3000, b"three"),
+        entry(&["afs/example.org"], "EXAMPLE.ORG", 18, 3000, b"one"),
+        entry(&["afs", "at@home"], "EXAMPLE.ORG", 18, 3000, b"at"),
+        entry(&["afs", "realm"], "A@B", 18, 3000, b"realm"),
     ];
     for version in [3, 4] {
         let file = cache(version, &entries);
@@ -601,7 +678,22 @@ fn the_ticket_of_a_service_is_found_in_a_cache() {
         assert_eq!(of("afs/example.org", 999).unwrap(), b"new");
         assert!(matches!(of("afs/example.org", 2000), Err(CcacheError::Expired { .. })));
         assert!(matches!(of("afs/useless.org", 5), Err(CcacheError::SessionKey { .. })));
-        for missing in ["afs", "afs/example", "afs/example.org@", "x@X-CACHECONF:"] {
+        assert_eq!(of("afs/example.org/x@EXAMPLE.ORG", 5).unwrap(), b"three");
+        assert_eq!(of("afs\\/example.org", 5).unwrap(), b"one");
+        assert_eq!(of("afs/at\\@home@EXAMPLE.ORG", 5).unwrap(), b"at");
+        assert_eq!(of("afs/realm@A@B", 5).map_err(drop), Err(()), "two realms");
+        assert_eq!(of("afs/realm@A\\@B", 5).unwrap(), b"realm");
+        let listed = format!("{cache:?}");
+        assert!(listed.contains(r#""afs/at\@home@EXAMPLE.ORG""#), "{listed}");
+        for missing in [
+            "afs",
+            "afs/example",
+            "afs/example.org/",
+            "afs/example.org\\",
+            "",
+            "afs/example.org@",
+            "x@X-CACHECONF:",
+        ] {
             assert!(matches!(of(missing, 5), Err(CcacheError::NoTicket { .. })), "{missing}");
         }
         // An entry more or less is still a cache; cut inside one it is none.

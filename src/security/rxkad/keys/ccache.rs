@@ -56,12 +56,27 @@ pub struct Ccache {
 }
 
 struct Ticket {
-    /// `afs/cell@REALM`, as text.
-    server: String,
+    server: Name,
     ends: u32,
     /// `None` = the session key is of no use.
     key: Option<SessionKey>,
     ticket: Vec<u8>,
+}
+
+/// Whose ticket it is.
+#[derive(PartialEq, Eq)]
+struct Name {
+    /// Components with `/` between them; `/`, `@` and `\` that belong to one of them stand behind a `\`.
+    components: Vec<u8>,
+    realm: Vec<u8>,
+}
+
+/// As Kerberos's own tools write it.
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = String::from_utf8_lossy(&self.components);
+        write!(f, "\"{text}@{}\"", String::from_utf8_lossy(&self.realm))
+    }
 }
 
 impl fmt::Debug for Ccache {
@@ -100,12 +115,17 @@ impl Ccache {
     }
 
     /// The token for a service: `afs/CELL@REALM`, or without `@REALM` that of any realm. Of several tickets
-    /// the one that lasts longest.
+    /// the one that lasts longest. A `/` or `@` inside a component is written `\/` or `\@`, as Kerberos's own
+    /// tools do; what is no principal has no ticket.
     pub fn token(&self, principal: &str, now: SystemTime) -> Result<Token, CcacheError> {
         let name = || principal.to_owned();
-        let is_meant = |server: &str| match principal.contains('@') {
-            true => server == principal,
-            false => server.rsplit_once('@').is_some_and(|(name, _)| name == principal),
+        let wanted = wanted(principal);
+        let is_meant = |server: &Name| match &wanted {
+            Some((components, None)) => server.components == *components,
+            Some((components, Some(realm))) => {
+                server.components == *components && server.realm == *realm
+            }
+            None => false,
         };
         let meant = self.tickets.iter().filter(|ticket| is_meant(&ticket.server));
         let ticket = meant.max_by_key(|ticket| ticket.ends);
@@ -120,7 +140,43 @@ impl Ccache {
     }
 }
 
-/// One entry; it can be no ticket, but a setting, or for a name that is no text.
+/// Components and realm of a principal that a user wrote; `None` = it is none.
+fn wanted(text: &str) -> Option<(Vec<u8>, Option<Vec<u8>>)> {
+    let (mut components, mut realm) = (Vec::new(), None::<Vec<u8>>);
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        let (byte, is_literal) = match byte {
+            b'\\' => {
+                let byte = match rest.next()? {
+                    b'n' => b'\n',
+                    b't' => b'\t',
+                    b'b' => 8,
+                    b'0' => 0,
+                    other => other,
+                };
+                (byte, true)
+            }
+            byte => (byte, false),
+        };
+        match (byte, &mut realm) {
+            (b'@', Some(_)) if !is_literal => return None,
+            (b'@', None) if !is_literal => realm = Some(Vec::new()),
+            (byte, Some(realm)) => realm.push(byte),
+            (b'/', None) if !is_literal => components.push(byte),
+            (byte, None) => push_escaped(&mut components, byte),
+        }
+    }
+    Some((components, realm))
+}
+
+fn push_escaped(name: &mut Vec<u8>, byte: u8) {
+    if matches!(byte, b'/' | b'@' | b'\\') {
+        name.push(b'\\');
+    }
+    name.push(byte);
+}
+
+/// One entry; it can be no ticket, but a setting.
 fn entry(reader: &mut Reader<'_>, version: u8) -> Option<Option<Ticket>> {
     principal(reader)?;
     let server = principal(reader)?;
@@ -150,23 +206,19 @@ fn entry(reader: &mut Reader<'_>, version: u8) -> Option<Option<Ticket>> {
     Some(server.map(|server| Ticket { server, ends, key, ticket }))
 }
 
-/// A name with its realm; the inner `None` is one that is no text, or a setting's.
-fn principal(reader: &mut Reader<'_>) -> Option<Option<String>> {
+/// A name with its realm; the inner `None` is that of a setting.
+fn principal(reader: &mut Reader<'_>) -> Option<Option<Name>> {
     let _name_type = reader.u32()?;
-    let components = reader.u32()?;
+    let count = reader.u32()?;
     let realm = reader.counted_u32()?;
-    let mut name = Vec::new();
-    for number in 0..components {
+    let mut components = Vec::new();
+    for number in 0..count {
         let component = reader.counted_u32()?;
         if number > 0 {
-            name.push(b'/');
+            components.push(b'/');
         }
-        name.extend_from_slice(component);
+        component.iter().for_each(|byte| push_escaped(&mut components, *byte));
     }
-    if realm == SETTINGS_REALM {
-        return Some(None);
-    }
-    name.push(b'@');
-    name.extend_from_slice(realm);
-    Some(String::from_utf8(name).ok())
+    let is_setting = realm == SETTINGS_REALM;
+    Some((!is_setting).then(|| Name { components, realm: realm.to_vec() }))
 }

@@ -169,6 +169,7 @@ pub(super) fn decrypt(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::security::rxkad::vectors;
 
     #[test]
     fn parity_is_set_and_seen() {
@@ -194,6 +195,19 @@ mod tests {
             }
         }
         assert!(!is_weak(&[0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef]));
+    }
+
+    #[test]
+    fn chains_are_as_published() {
+        for vector in vectors::get("des_pcbc").list() {
+            let key: [u8; BLOCK_LEN] = vector.at("key").bytes().try_into().unwrap();
+            let iv: [u8; BLOCK_LEN] = vector.at("iv").bytes().try_into().unwrap();
+            let mut data = vector.at("cipher").bytes();
+            Des::new(&key).pcbc_decrypt(iv, &mut data);
+            assert_eq!(data, vector.at("plain").bytes());
+            Des::new(&key).pcbc_encrypt(iv, &mut data);
+            assert_eq!(data, vector.at("cipher").bytes());
+        }
     }
 
     #[test]
