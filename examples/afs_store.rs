@@ -12,9 +12,11 @@
 
 mod afs;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use afs::{Arguments, Problem, all_words, options, string, words};
+use afs::xdr::{all_words, string, words};
+use afs::{Arguments, Problem, options};
 use bytes::Bytes;
 use rxrpc::{AbortCode, Connection, Endpoint, Request, unary};
 use tokio::io::AsyncReadExt;
@@ -33,6 +35,9 @@ const SYNC: usize = 6;
 const CALLBACK: usize = 3;
 
 const PIECE: usize = 64 << 10;
+
+/// How often the file server has called back.
+static CALLED_BACK: AtomicUsize = AtomicUsize::new(0);
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Problem> {
@@ -61,6 +66,7 @@ async fn main() -> Result<(), Problem> {
     result?;
     size("RXAFS_RemoveFile", all_words(&reply)?.len(), STATUS + SYNC)?;
     println!("removed {name}");
+    println!("answered {} callbacks", CALLED_BACK.load(Ordering::Relaxed));
     drop(files);
     endpoint.shutdown(Duration::from_secs(1)).await;
     Ok(())
@@ -124,6 +130,7 @@ fn content(from: usize, end: usize) -> Vec<u8> {
 /// The least that satisfies a file server: we have no cache, so there is nothing to forget.
 async fn call_back(request: Request) -> Result<Bytes, AbortCode> {
     let operation = request.bytes.first_chunk().map(|word| u32::from_be_bytes(*word));
+    CALLED_BACK.fetch_add(1, Ordering::Relaxed);
     match operation {
         // CallBack, InitCallBackState, Probe, InitCallBackState3, ProbeUuid.
         Some(204 | 205 | 206 | 213 | 214) => Ok(Bytes::new()),

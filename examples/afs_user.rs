@@ -12,7 +12,9 @@ mod afs;
 
 use std::time::Duration;
 
-use afs::{Arguments, Problem, all_words, chars, options, string, words};
+use afs::xdr::{all_words, characters, chars, string, word, words};
+use afs::{Arguments, Problem, options};
+use bytes::Bytes;
 use rxrpc::{Connection, Endpoint};
 
 /// The protection server's service.
@@ -37,7 +39,8 @@ async fn main() -> Result<(), Problem> {
     let pts = endpoint.connect_with(server, PTS, arguments.connect_options()?).await?;
 
     // PR_NewEntry: name, flag 0 = a user, owner 0 = us.
-    let reply = call(&pts, [words(&[NEW_ENTRY]), string(name), words(&[0, 0])].concat()).await?;
+    let reply =
+        call_words(&pts, [words(&[NEW_ENTRY]), string(name), words(&[0, 0])].concat()).await?;
     let [id] = reply[..] else { return Err("PR_NewEntry: not one word".into()) };
     println!("made {name}, id {id}");
 
@@ -46,14 +49,10 @@ async fn main() -> Result<(), Problem> {
     }
     // PR_ListEntry: flags, id, owner, creator, seven more numbers, then the name.
     let reply = call(&pts, words(&[LIST_ENTRY, id])).await?;
-    let creator = *reply.get(3).ok_or("PR_ListEntry: too short")?;
-    let entry: String = reply[reply.len() - NAME_LEN..]
-        .iter()
-        .take_while(|letter| **letter != 0)
-        .filter_map(|letter| char::from_u32(*letter))
-        .collect();
-    if reply[1] != id || entry != *name {
-        return Err(format!("the entry says {entry:?}, id {}", reply[1]).into());
+    let (found, creator) = (word(&reply, 1)?, word(&reply, 3)?);
+    let entry = characters(&reply, 11, NAME_LEN)?;
+    if found != id || entry != *name {
+        return Err(format!("the entry says {entry:?}, id {found}").into());
     }
     println!("read back {entry}, id {id}, creator {}", creator as i32);
 
@@ -67,14 +66,18 @@ async fn main() -> Result<(), Problem> {
     Ok(())
 }
 
-async fn call(pts: &Connection, request: Vec<u8>) -> Result<Vec<u32>, Problem> {
-    all_words(&pts.call_with(request, options()).await?)
+async fn call(pts: &Connection, request: Vec<u8>) -> Result<Bytes, Problem> {
+    Ok(pts.call_with(request, options()).await?)
+}
+
+async fn call_words(pts: &Connection, request: Vec<u8>) -> Result<Vec<u32>, Problem> {
+    Ok(all_words(&call(pts, request).await?)?)
 }
 
 /// PR_NameToID: a list of names, a list of ids.
 async fn id_of(pts: &Connection, name: &str) -> Result<u32, Problem> {
     let request = [words(&[NAME_TO_ID, 1]), chars(name, NAME_LEN)].concat();
-    match call(pts, request).await?[..] {
+    match call_words(pts, request).await?[..] {
         [1, id] => Ok(id),
         _ => Err("PR_NameToID: not one id".into()),
     }

@@ -10,12 +10,17 @@
 //! One line per probe, `ok NAME …` or `FAIL NAME …`. Exit status 0 if all were good, 1 if one was not, 2 if
 //! the command line was not understood.
 
+#[path = "afs/xdr.rs"]
+#[allow(dead_code)]
+mod xdr;
+
 use std::process::ExitCode;
 use std::time::Duration;
 
 use bytes::Bytes;
 use rxrpc::{AbortCode, CallOptions, Connection, Endpoint, ServiceId};
 use tokio::net::lookup_host;
+use xdr::{characters, chars, string, word, words};
 
 const VL_SERVICE: ServiceId = ServiceId(52);
 const PTS_SERVICE: ServiceId = ServiceId(73);
@@ -246,36 +251,4 @@ fn size(reply: &[u8], expected: usize) -> Finding {
 
 fn same(reply: &[u8], expected: &[u8], in_words: &str) -> Finding {
     if reply == expected { Ok(in_words.to_owned()) } else { Err(format!("not {in_words}")) }
-}
-
-/// 32-bit big-endian words (XDR).
-fn words(words: &[u32]) -> Vec<u8> {
-    words.iter().flat_map(|word| word.to_be_bytes()).collect()
-}
-
-/// An XDR string: its length, its bytes, zeros up to a multiple of four.
-fn string(text: &str) -> Vec<u8> {
-    let mut bytes = words(&[text.len() as u32]);
-    bytes.extend_from_slice(text.as_bytes());
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
-    bytes
-}
-
-/// A fixed array of characters: a word for each.
-fn chars(text: &str, length: usize) -> Vec<u8> {
-    text.bytes().chain(std::iter::repeat(0)).take(length).flat_map(|c| words(&[c.into()])).collect()
-}
-
-fn word(reply: &[u8], number: usize) -> Result<u32, String> {
-    let bytes = reply.get(number * 4..).and_then(|rest| rest.first_chunk());
-    bytes.copied().map(u32::from_be_bytes).ok_or_else(|| format!("no word {number}"))
-}
-
-/// The text in a fixed array of characters that begins at a word.
-fn characters(reply: &[u8], first: usize, length: usize) -> Result<String, String> {
-    (first..first + length)
-        .map(|number| word(reply, number))
-        .take_while(|word| *word != Ok(0))
-        .map(|word| word.map(|word| char::from(word as u8)))
-        .collect()
 }

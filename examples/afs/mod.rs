@@ -8,6 +8,8 @@
 //! ```
 #![allow(dead_code)] // each example uses a part of it
 
+pub mod xdr;
+
 use std::collections::HashMap;
 use std::error::Error;
 use std::net::SocketAddr;
@@ -88,31 +90,4 @@ impl Arguments {
         let security = rxkad_client(self.token()?, self.level()?);
         Ok(ConnectOptions { security, ..ConnectOptions::default() })
     }
-}
-
-/// 32-bit big-endian words.
-pub fn words(words: &[u32]) -> Vec<u8> {
-    words.iter().flat_map(|word| word.to_be_bytes()).collect()
-}
-
-/// A string: its length, its bytes, zeros up to a multiple of four.
-pub fn string(text: &str) -> Vec<u8> {
-    let mut bytes = words(&[text.len() as u32]);
-    bytes.extend_from_slice(text.as_bytes());
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
-    bytes
-}
-
-/// A fixed array of characters: a word for each.
-pub fn chars(text: &str, length: usize) -> Vec<u8> {
-    text.bytes().chain(std::iter::repeat(0)).take(length).flat_map(|c| words(&[c.into()])).collect()
-}
-
-/// The words of a reply that consists of such.
-pub fn all_words(reply: &[u8]) -> Result<Vec<u32>, Problem> {
-    let (words, rest) = reply.as_chunks();
-    if !rest.is_empty() {
-        return Err(format!("{} bytes are no words", reply.len()).into());
-    }
-    Ok(words.iter().map(|word| u32::from_be_bytes(*word)).collect())
 }
