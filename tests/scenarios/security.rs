@@ -6,10 +6,10 @@ use std::time::Duration;
 use rxrpc::proto::router::{Offer, RouteId};
 use rxrpc::proto::{CallFailure, ConnectionFailure, DropReason, Why};
 use rxrpc::security::RxNull;
-use rxrpc::wire::{AbortCode, CallNumber, ChannelIndex, ServiceId};
+use rxrpc::wire::{AbortCode, CallNumber, ChannelIndex, PacketType, ServiceId};
 
 use crate::support::fake_class::{EXPIRED, REFUSAL};
-use crate::support::{App, FakeClass, PEER, Scenario, client, ms, secs, server};
+use crate::support::{App, FakeClass, PEER, Scenario, client, ms, secs, server, server_with};
 
 /// T offers service 1 with the fake class, and without any.
 fn secured_with(id: &'static str, class: &FakeClass) -> Scenario {
@@ -21,6 +21,29 @@ fn secured_with(id: &'static str, class: &FakeClass) -> Scenario {
     };
     t.t.offer(ServiceId(1), classes);
     t
+}
+
+/// What is kept of a challenge is kept with its connection, and a peer has only so many.
+#[test]
+fn a_peer_is_challenged_on_its_last_connection_and_not_on_one_beyond() {
+    let class = FakeClass::default();
+    let mut t = server_with("challenges", |config| config.connections_per_peer_max = 3);
+    t.t.offer(ServiceId(1), class.offer());
+    let begin = |t: &mut Scenario, number: u32| {
+        t.send(&format!("D n1 q1 [CL] idx2 cid{:08x} \"x\"", number << 2));
+        t.take_left().iter().map(|(_, datagram)| datagram[20]).collect::<Vec<_>>()
+    };
+    for number in 1..=3 {
+        assert_eq!(begin(&mut t, number), [PacketType::Challenge.byte()]);
+    }
+    assert_eq!(begin(&mut t, 4), [PacketType::Abort.byte()]);
+    t.expect_connections(3).expect_dropped(DropReason::ConnectionLimit, 1).expect_calls(&[]);
+    let challenges = class.take_record().iter().filter(|what| *what == "challenge").count();
+    assert_eq!(challenges, 3);
+    // Another peer has its own.
+    t.from = std::net::SocketAddr::from(([10, 0, 0, 77], 7001));
+    assert_eq!(begin(&mut t, 5), [PacketType::Challenge.byte()]);
+    t.expect_connections(4);
 }
 
 /// As [`secured_with`], after S-112: call 1 waits for the client's RESPONSE.
