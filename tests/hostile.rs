@@ -127,6 +127,37 @@ fn outsized_packets_of_an_unread_call_end_at_twice_its_window() {
     assert_eq!(server.counters().dropped_for(DropReason::NoBuffer), 28);
 }
 
+/// Found by fuzzing: the aborts of packets without a connection came on top of what the connections of the same
+/// address might be sent.
+#[test]
+fn aborts_without_a_connection_come_out_of_the_same_share() {
+    let mut now = Instant::now();
+    let mut server = endpoint(|_| {}, now);
+    // A call that waits for the proof of its address: its PINGs use up the share.
+    let first = data(4, 1, Flags::LAST_PACKET, b"x");
+    let unknown = Header {
+        service_id: ServiceId(9),
+        ..Header::decode(&data(8, 1, Flags::NONE, b"")).unwrap()
+    };
+    let mut received = first.len();
+    server.receive(now, address(7001), &first);
+    let mut sent = 0;
+    for _ in 0..20 {
+        server.receive(now, address(7001), &unknown.encode());
+        received += unknown.encode().len();
+        now += Duration::from_secs(2);
+        server.advance(now);
+        sent += server.take_sent().iter().map(|(_, datagram)| datagram.len()).sum::<usize>();
+        assert!(sent <= 3 * received, "{received} bytes drew {sent}");
+    }
+    assert!(server.counters().aborts_sent > 1);
+    assert!(server.counters().dropped_for(DropReason::Amplification) > 0);
+    // Nothing at all, where that is what was asked for.
+    let mut silent = endpoint(|config| config.amplification_max = Some(0), now);
+    silent.receive(now, address(7001), &unknown.encode());
+    assert!(silent.take_sent().is_empty());
+}
+
 /// Somebody who sends from an address that is not its own sees no answer. It guesses serials.
 #[actix_rt::test]
 async fn a_blind_sender_draws_no_more_than_three_times_its_bytes() {

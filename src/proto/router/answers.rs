@@ -75,22 +75,23 @@ impl<T> Router<T> {
         };
         let mut datagram = reply.encode().to_vec();
         datagram.extend(encode_abort(code));
-        // Where connections answer too, all answers together stay within what came. An address without any
-        // has sent more than a third of this.
-        if let (Some(peer), Some(_)) = (self.peers.find(from), self.config.amplification_max)
-            && !self.peers.get_mut(peer).peer.may_send(
-                now,
-                1,
-                datagram.len(),
-                self.config.amplification_max,
-            )
-        {
+        if !self.may_answer(now, from, datagram.len()) {
             return self.note_at(NOWHERE, DropReason::Amplification.into());
         }
         let number = header.call_number;
         let origin = event::Origin { epoch: header.epoch, cid: header.cid };
         self.note_at(origin, event::Aborted { number, code, sent: true }.into());
         self.answer(from, datagram, out);
+    }
+
+    /// Whether an answer of `len` bytes to a packet without a connection fits into the share of its sender: the
+    /// same as that of the sender's connections. Of somebody unknown only that packet counts.
+    fn may_answer(&mut self, now: Instant, from: SocketAddr, len: usize) -> bool {
+        let factor = self.config.amplification_max;
+        match self.peers.find(from) {
+            Some(peer) => self.peers.get_mut(peer).peer.may_send(now, 1, len, factor),
+            None => factor.is_none_or(|factor| len as u64 <= u64::from(factor) * HEADER_LEN as u64),
+        }
     }
 
     /// Forgets old peers and keeps NATs open. Call when [`Router::next_deadline`] is due.
