@@ -8,6 +8,7 @@ mod channels;
 mod client_states;
 mod conformance;
 mod data;
+mod found_by_fuzzing;
 mod found_by_simulation;
 mod identity;
 mod jumbograms;

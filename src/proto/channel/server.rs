@@ -266,7 +266,8 @@ impl Channel {
         match call.state {
             // The reply is on its way, and goes on without its writer.
             CallState::ServerAwaitAck => {}
-            _ if call.send.is_closed() => {}
+            // It goes when the request is complete, which nobody reads any more.
+            _ if call.send.is_closed() => self.discard(now),
             _ => self.server_abort(now, AbortCode::CALL_DEAD, out),
         }
     }
