@@ -4,6 +4,7 @@ mod egress;
 mod receive;
 
 use std::collections::{HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -385,10 +386,15 @@ impl LocalEndpoint {
         }
     }
 
+    /// A subscriber is not ours: one that breaks is told no more, and nothing else ends.
     fn tell(&mut self, origin: Origin, event: &Event) {
-        for subscriber in &mut self.subscribers {
-            subscriber.on_event(origin, event);
-        }
+        self.subscribers.retain_mut(|subscriber| {
+            let told = catch_unwind(AssertUnwindSafe(|| subscriber.on_event(origin, event)));
+            if told.is_err() {
+                log::error!("a subscriber broke and is told no more");
+            }
+            told.is_ok()
+        });
     }
 
     fn begin_to_end(&mut self, grace: Duration, reason: CloseReason) {

@@ -390,7 +390,8 @@ pub struct Origin {
     pub cid: Cid,
 }
 
-/// Somebody who wants to know. Called on the endpoint's arbiter, in order; it must not block.
+/// Somebody who wants to know. Called on the endpoint's arbiter, in order; it must not block. One that panics is
+/// called no more.
 pub trait Subscriber: Send + 'static {
     /// Something happened at `origin`.
     fn on_event(&mut self, origin: Origin, event: &Event);
