@@ -12,7 +12,7 @@ use super::local_endpoint::Outbox;
 use super::marks::{Mark, dawdle};
 use super::messages::{
     AskIdle, Begin, CallCommand, CallKey, CancelBegun, ChannelSays, Close, ConnectionSays, Drain,
-    Due, IdleSince, Inspect, MoreRoom, Output, Packets, RunningCall, Turn, Unreachable,
+    Due, IdleSince, Inspect, MoreRoom, Narrowed, Output, Packets, RunningCall, Turn, Unreachable,
 };
 use super::snapshot::{ChannelSnapshot, SnapshotPart};
 use crate::client::port::ClientPort;
@@ -376,6 +376,14 @@ impl Handler<Turn> for Channel {
         self.conclude(now, context);
         // A call that is over by now takes no place.
         self.running = None;
+    }
+}
+
+impl Handler<Narrowed> for Channel {
+    type Result = ();
+
+    fn handle(&mut self, message: Narrowed, _: &mut Context<Channel>) {
+        self.core.handle_payload_max(message.payload_max);
     }
 }
 

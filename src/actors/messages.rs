@@ -96,6 +96,14 @@ pub struct TurnOver {
     pub service_id: ServiceId,
 }
 
+/// Endpoint to channel: the path takes smaller packets only.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Narrowed {
+    /// Payload of a DATA packet, in bytes.
+    pub payload_max: u16,
+}
+
 /// Downward: end what runs, then yourself.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]

@@ -416,15 +416,21 @@ impl<T> Router<T> {
         clients
     }
 
-    /// The path to `peer` takes datagrams of `datagram_max` bytes only: believed if it makes them smaller.
-    pub fn handle_path_size(&mut self, peer: SocketAddr, datagram_max: usize) {
-        if let Some(peer_id) = self.peers.find(peer) {
-            let floor = usize::from(super::peer::DATAGRAM_MIN);
-            let payload = datagram_max.max(floor) - crate::wire::HEADER_LEN;
-            let hint = &mut self.peers.get_mut(peer_id).peer.hint;
-            hint.path_max = payload.min(usize::from(hint.path_max)) as u16;
-            hint.payload_max = hint.payload_max.min(hint.path_max);
+    /// The path to `peer` takes datagrams of `datagram_max` bytes only: believed if it makes them smaller. The
+    /// client connections whose channels have to know: from a path that takes nothing of theirs no packet comes
+    /// that would bring them the hint.
+    pub fn handle_path_size(&mut self, peer: SocketAddr, datagram_max: usize) -> Vec<RouteId> {
+        let Some(peer_id) = self.peers.find(peer) else { return Vec::new() };
+        let floor = usize::from(super::peer::DATAGRAM_MIN);
+        let payload = datagram_max.max(floor) - crate::wire::HEADER_LEN;
+        let entry = self.peers.get_mut(peer_id);
+        let hint = &mut entry.peer.hint;
+        if payload >= usize::from(hint.path_max) {
+            return Vec::new();
         }
+        hint.path_max = payload as u16;
+        hint.payload_max = hint.payload_max.min(hint.path_max);
+        entry.clients.clone()
     }
 
     /// Totals.

@@ -330,7 +330,13 @@ impl InlineEndpoint {
 
     /// The network says that the path to `peer` takes datagrams of `datagram_max` bytes only.
     pub fn path_size(&mut self, peer: SocketAddr, datagram_max: usize) {
-        self.router.handle_path_size(peer, datagram_max);
+        for route in self.router.handle_path_size(peer, datagram_max) {
+            let payload_max = self.router.hint(route).path_max;
+            let Some(tree) = self.trees.get_mut(&route) else { continue };
+            for channel in &mut tree.channels {
+                channel.handle_payload_max(payload_max);
+            }
+        }
     }
 
     /// Works out pending verifications to the end.

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use tokio::time::Sleep;
 
 use super::{LocalEndpoint, Packets, Unreachable, now};
-use crate::actors::messages::Control;
+use crate::actors::messages::{Control, Narrowed};
 use crate::net::{Incoming, PathError};
 use crate::proto::NetworkProblem;
 use crate::proto::channel::Run;
@@ -156,12 +156,22 @@ impl LocalEndpoint {
             PathError::NetUnreachable => NetworkProblem::NetUnreachable,
             PathError::Prohibited => NetworkProblem::Prohibited,
             PathError::TooBig { mtu } => {
-                let datagram = mtu.saturating_sub(IP_UDP_HEADERS) as usize;
-                return self.router.handle_path_size(to, datagram);
+                return self.narrow(to, mtu.saturating_sub(IP_UDP_HEADERS) as usize);
             }
             _ => return,
         };
         self.tell_unreachable(to, problem);
+    }
+
+    fn narrow(&mut self, to: std::net::SocketAddr, datagram_max: usize) {
+        for route in self.router.handle_path_size(to, datagram_max) {
+            let payload_max = self.router.hint(route).path_max;
+            if let Some(target) = self.router.target(route) {
+                for channel in &target.channels {
+                    channel.do_send(Narrowed { payload_max });
+                }
+            }
+        }
     }
 
     fn tell_unreachable(&mut self, to: std::net::SocketAddr, problem: NetworkProblem) {
