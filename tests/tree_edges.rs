@@ -365,20 +365,25 @@ fn a_system_that_ends_without_a_shutdown_leaves_nobody_waiting() {
         let hub = MemoryHub::new();
         let _silent = hub.bind(at(7009)).unwrap();
         let (tell, told) = std::sync::mpsc::channel();
+        let (end, ended) = futures::channel::oneshot::channel();
         let (_, source) = hub.bind_source(at(7001)).unwrap();
         let system = std::thread::spawn(move || {
             let system = actix_rt::System::new();
             system.block_on(async {
                 let endpoint = Endpoint::builder().network(source).start().await.unwrap();
                 tell.send(endpoint).unwrap();
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                ended.await.unwrap();
             });
         });
         let client = told.recv().unwrap();
         futures::executor::block_on(async {
             let connection = client.connect(at(7009), 1).await.unwrap();
             let mut stream = connection.open_call(CallOptions::default()).await.unwrap();
-            let (whole, streamed) = futures::join!(connection.call("x"), stream.failed());
+            let (whole, streamed, ()) =
+                futures::join!(connection.call("x"), stream.failed(), async {
+                    while client.inspect().await.unwrap().counters.client_calls == 0 {}
+                    end.send(()).unwrap();
+                });
             assert!(matches!(whole, Err(CallError::Failed(_))), "{whole:?}");
             assert!(matches!(streamed, CallFailure::Broken | CallFailure::Closed), "{streamed:?}");
             assert_eq!(client.closed().await, CloseReason::Broken);
