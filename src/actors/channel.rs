@@ -9,7 +9,7 @@ use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler};
 use super::connection::Connection;
 use super::lifetime::{Child, ChildGone, Lease};
 use super::local_endpoint::Outbox;
-use super::marks::{Mark, dawdle};
+use super::marks::{Mark, Watch, dawdle};
 use super::messages::{
     AskIdle, Begin, CallCommand, CallKey, CancelBegun, ChannelSays, Close, ConnectionSays, Drain,
     Due, IdleSince, Inspect, MoreRoom, Narrowed, Output, Packets, RunningCall, Turn, Unreachable,
@@ -55,6 +55,7 @@ pub struct Channel {
     published: Option<Instant>,
     draining: bool,
     mark: Mark,
+    watch: Watch,
     /// Our own address, for the user's ends of calls; made with the first that wants it.
     own: Option<Arc<Addr<Channel>>>,
     /// Whether somebody subscribes to events; without, calls are only counted.
@@ -86,6 +87,9 @@ pub(crate) struct ChannelParts {
 
 impl Channel {
     pub(crate) fn new(parts: ChannelParts) -> Channel {
+        let is_client = parts.answering.is_none();
+        let watch = Watch::new(is_client, parts.origin.epoch, parts.origin.cid);
+        watch.note(&parts.core);
         Channel {
             core: parts.core,
             out: ChannelOutput::default(),
@@ -99,6 +103,7 @@ impl Channel {
             published: None,
             draining: false,
             mark: parts.mark,
+            watch,
             own: None,
             wants_events: parts.wants_events,
             tally: CallTally::default(),
@@ -140,6 +145,7 @@ impl Channel {
             self.spare_notices = notices;
         }
         self.lease.set_report(self.core.memory());
+        self.watch.note(&self.core);
         self.publish();
         if self.draining && self.core.state().is_none() {
             self.lease.parent().do_send(IdleSince { index: self.index, since: Some(now) });

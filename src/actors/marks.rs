@@ -1,11 +1,17 @@
-//! What tests see of actors: when each of them started and stopped, and channels that take their time. Without
-//! feature `testkit` nothing of it is there.
+//! What tests see of actors: when each of them started and stopped, states of channels, and channels that take
+//! their time. Without feature `testkit` nothing of it is there.
 
 #[cfg(feature = "testkit")]
-pub(super) use crate::testkit::tree::{Mark, dawdle};
+pub(super) use crate::testkit::{
+    Watch,
+    tree::{Mark, dawdle},
+};
 
 #[cfg(not(feature = "testkit"))]
 mod nothing {
+    use crate::proto::channel::Channel;
+    use crate::wire::{Cid, Epoch};
+
     /// Nothing.
     #[derive(Debug)]
     pub struct Mark;
@@ -22,6 +28,18 @@ mod nothing {
         pub fn started(&self) {}
     }
 
+    /// Nothing.
+    #[derive(Debug)]
+    pub struct Watch;
+
+    impl Watch {
+        pub fn new(_: bool, _: Epoch, _: Cid) -> Watch {
+            Watch
+        }
+
+        pub fn note(&self, _: &Channel) {}
+    }
+
     pub fn dawdle<A: actix::Actor>(_: &mut actix::Context<A>)
     where
         A: actix::Actor<Context = actix::Context<A>>,
@@ -30,4 +48,4 @@ mod nothing {
 }
 
 #[cfg(not(feature = "testkit"))]
-pub(super) use nothing::{Mark, dawdle};
+pub(super) use nothing::{Mark, Watch, dawdle};

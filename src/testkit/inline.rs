@@ -26,6 +26,7 @@ use crate::proto::{
     SerialCounter,
 };
 use crate::security::{ClientClass, ConnectionIds, Entropy, EntropySource, VerificationFuture};
+use crate::testkit::Watch;
 use crate::wire::{AbortCode, CallNumber, ChannelIndex, Serial, ServiceId};
 
 /// Names a call of this endpoint.
@@ -58,6 +59,7 @@ struct Tree {
     ids: ConnectionIds,
     serials: SerialCounter,
     setup: ChannelSetup,
+    watches: [Watch; ChannelIndex::COUNT],
 }
 
 enum Message {
@@ -557,7 +559,10 @@ impl InlineEndpoint {
             .map(|index| Channel::new(ChannelSetup { index, ..setup.clone() }, now));
         let deadline = connection.next_deadline();
         let serials = setup.serials.clone();
-        self.trees.insert(route, Tree { connection, channels, ids, serials, setup });
+        let is_client = setup.role == Role::Client;
+        let watches = ChannelIndex::ALL
+            .map(|index| Watch::new(is_client, ids.epoch, ids.cid.with_channel(index)));
+        self.trees.insert(route, Tree { connection, channels, ids, serials, setup, watches });
         self.router.set_deadline(Waker::Connection(route), deadline);
     }
 
@@ -696,6 +701,7 @@ impl InlineEndpoint {
         }
         let origin = Origin { epoch: tree.ids.epoch, cid: tree.ids.cid.with_channel(index) };
         let channel = &tree.channels[index.index()];
+        tree.watches[index.index()].note(channel);
         let deadline = channel.next_deadline();
         let brief = ChannelBrief { number: channel.call_number(), state: channel.state() };
         self.router.set_brief(route, index, brief);

@@ -114,7 +114,8 @@ impl Story {
 
     fn add(&mut self, what: impl FnOnce() -> What) {
         if let Some(entries) = &mut self.entries {
-            entries.push(Entry { at: Duration::from_secs(self.steps), what: what() });
+            let at = Duration::from_secs(self.steps);
+            entries.push(Entry { at, what: what(), before: None, after: None });
         }
     }
 }

@@ -14,14 +14,13 @@ use rxrpc::net::{Incoming, MemoryHub, MemoryNetwork, Network, Transmit, cut};
 use rxrpc::proto::config::EndpointConfig;
 use rxrpc::proto::router::Identity;
 use rxrpc::proto::{CallState, DropReason};
+pub use rxrpc::testkit::notation;
 use rxrpc::testkit::tree;
 use rxrpc::wire::{Cid, DATA_PAYLOAD_MAX, Epoch, Flags};
 use rxrpc::{AbortCode, Connection, Endpoint, EndpointBuilder, IncomingCall, ServiceOptions};
 
 #[path = "../scenarios/support/fake_class.rs"]
 pub mod fake_class;
-#[path = "../scenarios/support/notation.rs"]
-pub mod notation;
 
 use notation::{Defaults, parse, show};
 

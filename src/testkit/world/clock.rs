@@ -3,7 +3,9 @@
 use std::future::poll_fn;
 use std::time::Duration;
 
+use futures::StreamExt;
 use futures::future::{FutureExt, select};
+use futures::stream::FuturesUnordered;
 
 use super::net::World;
 
@@ -39,7 +41,10 @@ pub fn simulate<T>(seed: u64, test: impl AsyncFnOnce(World) -> T) -> T {
         async move |world| {
             let teller = Teller { world: world.clone(), seed };
             let mover = actix_rt::spawn(move_datagrams(world.clone()));
-            let result = test(world.clone()).await;
+            // Polled when it is woken, and at no other time: looks that a test has at the network, as the part of
+            // the System that is polled with everybody else, would pass for something that happens.
+            let mut only = FuturesUnordered::from_iter([test(world.clone())]);
+            let result = only.next().await.expect("there is one");
             mover.abort();
             if let Some(violation) = world.violation() {
                 panic!("a rule of Rx was broken: {violation}");
@@ -48,6 +53,39 @@ pub fn simulate<T>(seed: u64, test: impl AsyncFnOnce(World) -> T) -> T {
             result
         },
     )
+}
+
+/// The seeds that a test tries: these, or the one of the environment's `RXRPC_SIM_SEED` alone.
+///
+/// ```
+/// use rxrpc::testkit::world::{seeds, simulate};
+///
+/// for seed in seeds(0..10) {
+///     simulate(seed, async |world| assert!(world.now().is_zero()));
+/// }
+/// ```
+pub fn seeds(usual: std::ops::Range<u64>) -> impl Iterator<Item = u64> {
+    let one = std::env::var("RXRPC_SIM_SEED").ok().and_then(|text| text.parse().ok());
+    let range = one.map_or(usual, |seed: u64| seed..seed.saturating_add(1));
+    range.into_iter()
+}
+
+/// One line with which the test that runs on this thread runs again, with this seed.
+pub fn reproduce(seed: u64) -> String {
+    let seed = format!("RXRPC_SIM_SEED={seed}");
+    let binary = std::env::current_exe().ok();
+    let stem = binary.as_deref().and_then(|path| path.file_stem()?.to_str());
+    let thread = std::thread::current();
+    let test = thread.name().filter(|name| *name != "main");
+    // Cargo appends a hash to the names of test binaries.
+    match (stem.and_then(|stem| stem.rsplit_once('-')), test) {
+        (Some((target, _)), Some(test)) => {
+            let is_lib = target == env!("CARGO_PKG_NAME");
+            let target = if is_lib { "--lib".to_owned() } else { format!("--test {target}") };
+            format!("reproduce: {seed} cargo test {target} {test} -- --exact --nocapture\n")
+        }
+        _ => format!("reproduce: {seed}\n"),
+    }
 }
 
 /// Prints the ladder when a test panics.
@@ -59,7 +97,7 @@ struct Teller {
 impl Drop for Teller {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("seed {}, the last packets:\n{}", self.seed, self.world.ladder(60));
+            eprintln!("{}the last packets:\n{}", reproduce(self.seed), self.world.ladder(60));
         }
     }
 }

@@ -14,10 +14,10 @@ mod run;
 mod trace;
 mod tree;
 
-pub use clock::simulate;
+pub use clock::{reproduce, seeds, simulate};
 pub use link::{Fate, LinkOptions, Loss};
 pub use net::{Arrival, World};
 pub use plan::{Answer, CallPlan, Fault, FaultKind, HostIndex, Plan};
 pub use random::{Seed, Stream};
 pub use run::{Outcome, Wiring, check, play, shrink};
-pub use trace::{Entry, Trace, What, ladder, show};
+pub use trace::{Entry, Trace, What, ladder};

@@ -17,6 +17,7 @@ use super::random::{Seed, Stream};
 use super::referee::Referee;
 use super::trace::{Entry, Trace, What, ladder};
 use crate::net::{Incoming, Network, NetworkSource, PathError, Transmit, network_source};
+use crate::testkit::states;
 
 /// A world. Clones are the same world.
 #[derive(Clone, Debug)]
@@ -61,6 +62,8 @@ struct State {
     notes: BTreeMap<(SocketAddr, u32), u64>,
     referee: Referee,
     reports_unreachable: bool,
+    /// Hosts that need not keep the rules.
+    exempt: Vec<SocketAddr>,
     activity: u64,
     mover: Option<Waker>,
     arrivals: Vec<Duration>,
@@ -94,6 +97,7 @@ impl World {
     }
 
     fn with_clock(seed: u64, keeps: bool, clock: Clock) -> World {
+        states::watch(keeps);
         World {
             state: Arc::new(Mutex::new(State {
                 seed: Seed(seed),
@@ -107,6 +111,7 @@ impl World {
                 notes: BTreeMap::new(),
                 referee: Referee::new(),
                 reports_unreachable: false,
+                exempt: Vec::new(),
                 activity: 0,
                 mover: None,
                 arrivals: Vec::new(),
@@ -156,6 +161,17 @@ impl World {
         network_source(move || Ok(network))
     }
 
+    /// As [`World::network`], with the number of the life.
+    pub(crate) fn host(&self, at: SocketAddr) -> (Box<dyn Network + Send>, u32) {
+        let life = self.place(at);
+        (Box::new(SimulatedNetwork { world: self.clone(), at, life }), life)
+    }
+
+    /// What is sent from `at` need not keep the rules of Rx.
+    pub fn exempt(&self, at: SocketAddr) {
+        self.state().exempt.push(at);
+    }
+
     /// The host at `at` dies: what it sends from now on is not sent, what comes for it is lost.
     pub fn crash(&self, at: SocketAddr) {
         let mut state = self.state();
@@ -166,7 +182,7 @@ impl World {
     }
 
     /// The play is over for this host: nothing that it sends or says counts.
-    pub(super) fn mute(&self, at: SocketAddr) {
+    pub(in crate::testkit) fn mute(&self, at: SocketAddr) {
         if let Some(host) = self.state().hosts.get_mut(&at) {
             host.is_up = false;
         }
@@ -390,7 +406,9 @@ impl State {
             link.clogged.push((now, datagram.clone()));
             arrivals.clear();
         }
-        self.referee.sent(now, life, from, to, &datagram);
+        if !self.exempt.contains(&from) {
+            self.referee.sent(now, life, from, to, &datagram);
+        }
         for (copy, at) in arrivals.drain(..).enumerate() {
             let arrival = Arrival::Datagram { from, to, datagram: datagram.clone() };
             self.flights.insert((at, from, to, number, copy as u64), arrival);
@@ -413,6 +431,7 @@ impl State {
     }
 
     fn take_arrival(&mut self) -> Option<Arrival> {
+        self.trace.settled();
         let now = self.now();
         loop {
             let entry = self.flights.first_entry().filter(|entry| entry.key().0 <= now)?;

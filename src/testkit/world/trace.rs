@@ -8,16 +8,29 @@ use bytes::Bytes;
 
 use super::link::Fate;
 use super::random::mix;
-use crate::wire::{Flags, Packet, Payload, Trailer};
+use crate::testkit::notation::show;
+use crate::testkit::{StateWord, states};
 
-/// One thing that happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One thing that happened. What states channels were in does not count when entries are compared.
+#[derive(Clone, Debug)]
 pub struct Entry {
     /// When, since the world began.
     pub at: Duration,
     /// What.
     pub what: What,
+    /// State of the channel that a packet came to, before; of the channel that sent one, afterwards.
+    pub before: Option<StateWord>,
+    /// State of the channel that a packet came to, when all that it caused had happened.
+    pub after: Option<StateWord>,
 }
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Entry) -> bool {
+        self.at == other.at && self.what == other.what
+    }
+}
+
+impl Eq for Entry {}
 
 /// See [`Entry`]. The order of the variants and of their fields is that of things of one instant.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,6 +74,14 @@ pub enum What {
     },
 }
 
+/// What happened, and the states of its channel.
+#[derive(Debug)]
+struct Happening {
+    what: What,
+    before: Option<StateWord>,
+    after: Option<StateWord>,
+}
+
 /// The order of things within one instant, and what they are.
 ///
 /// Things of one instant are sorted: changes of the world, then arrivals, then what was sent, by link and
@@ -72,9 +93,11 @@ pub struct Trace {
     keeps: bool,
     hash: u64,
     now: Duration,
-    instant: Vec<What>,
+    instant: Vec<Happening>,
     entries: Vec<Entry>,
     count: u64,
+    /// The last arrival, until what it caused has happened.
+    arrived: Option<usize>,
 }
 
 impl Trace {
@@ -90,7 +113,26 @@ impl Trace {
             self.now = at;
         }
         self.count += 1;
-        self.instant.push(what);
+        let before = match &what {
+            _ if !self.keeps => None,
+            What::Arrived { datagram, .. } => states::of_packet(datagram, true),
+            What::Sent { datagram, .. } => states::of_packet(datagram, false),
+            _ => None,
+        };
+        let is_arrival = matches!(what, What::Arrived { .. });
+        self.instant.push(Happening { what, before, after: None });
+        if self.keeps && is_arrival {
+            self.arrived = Some(self.instant.len() - 1);
+        }
+    }
+
+    /// All that the last arrival caused has happened.
+    pub fn settled(&mut self) {
+        if let Some(happening) = self.arrived.take().and_then(|at| self.instant.get_mut(at))
+            && let What::Arrived { datagram, .. } = &happening.what
+        {
+            happening.after = states::of_packet(datagram, true);
+        }
     }
 
     /// The hash of all so far.
@@ -116,13 +158,14 @@ impl Trace {
     }
 
     fn end_instant(&mut self) {
-        self.instant.sort();
-        for what in self.instant.drain(..) {
+        self.settled();
+        self.instant.sort_by(|one, other| one.what.cmp(&other.what));
+        for Happening { what, before, after } in self.instant.drain(..) {
             let mut hasher = Fold(self.hash ^ self.now.as_nanos() as u64);
             absorb(&what, &mut hasher);
             self.hash = mix(hasher.0);
             if self.keeps {
-                self.entries.push(Entry { at: self.now, what });
+                self.entries.push(Entry { at: self.now, what, before, after });
             }
         }
     }
@@ -185,10 +228,20 @@ impl fmt::Display for Entry {
         match &self.what {
             What::World(text) => write!(f, "**** {text}"),
             What::Arrived { from, to, number, datagram } => {
-                write!(f, "{from} -> {to}  #{number} {}", show(datagram))
+                write!(f, "{from} -> {to}  #{number} {}", show(datagram))?;
+                let word =
+                    |word: Option<StateWord>| word.map_or("-".to_owned(), |it| it.to_string());
+                match (self.before, self.after) {
+                    (None, None) => Ok(()),
+                    (before, after) if before == after => write!(f, "   | {}", word(after)),
+                    (before, after) => write!(f, "   | {} => {}", word(before), word(after)),
+                }
             }
             What::Sent { from, to, number, datagram, fate } => {
                 write!(f, "{from} >> {to}  #{number} {}", show(datagram))?;
+                if let Some(state) = self.before {
+                    write!(f, "   | {state}")?;
+                }
                 if *fate != Fate::Arrives {
                     write!(f, "   ({fate:?})")?;
                 }
@@ -199,7 +252,8 @@ impl fmt::Display for Entry {
     }
 }
 
-/// A ladder of the last `lines` entries: time, direction, packet (`>>` it leaves, `->` it arrives).
+/// A ladder of the last `lines` entries: time, direction, packet (`>>` it leaves, `->` it arrives), and the state
+/// of the channel: after it left; before and after it arrived.
 pub fn ladder(entries: &[Entry], lines: usize) -> String {
     let mut text = String::new();
     let first = entries.len().saturating_sub(lines);
@@ -210,45 +264,4 @@ pub fn ladder(entries: &[Entry], lines: usize) -> String {
         let _ = writeln!(text, "{entry}");
     }
     text
-}
-
-/// A datagram in one line.
-pub fn show(datagram: &[u8]) -> String {
-    let Ok(packet) = Packet::decode(datagram) else {
-        return format!("({} bytes that are no packet)", datagram.len());
-    };
-    let header = packet.header;
-    let mut shown = format!(
-        "{:?} {} n{} q{} s{} [",
-        header.packet_type, header.cid, header.call_number, header.seq, header.serial
-    );
-    let names = [
-        ('C', Flags::CLIENT_INITIATED),
-        ('R', Flags::REQUEST_ACK),
-        ('L', Flags::LAST_PACKET),
-        ('M', Flags::MORE_PACKETS),
-    ];
-    shown.extend(names.iter().filter(|(_, flag)| header.flags.has(*flag)).map(|(name, _)| name));
-    shown.push(']');
-    match packet.payload {
-        Payload::Ack(ack) => {
-            let holes = ack.sacks.iter().map(|entry| if *entry == 1 { '+' } else { '-' });
-            let table: String = holes.collect();
-            let _ = write!(
-                shown,
-                " {:?} of s{} first={} acks=[{table}]",
-                ack.reason, ack.serial, ack.first_packet
-            );
-            if let Trailer::Full(full) = ack.trailer {
-                let _ = write!(shown, " window={}", full.rwind);
-            }
-        }
-        Payload::Abort { code, .. } => {
-            let _ = write!(shown, " code {code}");
-        }
-        _ => {
-            let _ = write!(shown, " {} bytes", datagram.len() - crate::wire::HEADER_LEN);
-        }
-    }
-    shown
 }

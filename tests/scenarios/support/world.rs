@@ -11,13 +11,12 @@ use rxrpc::proto::config::EndpointConfig;
 use rxrpc::proto::router::{Identity, Offer, RouteId};
 use rxrpc::proto::{CallFailure, CallState, DropReason};
 use rxrpc::security::{ClientClass, RxNull};
+use rxrpc::testkit::notation::{Defaults, Line, parse, show};
 use rxrpc::testkit::{CallRef, InlineEndpoint, StartToken};
 use rxrpc::wire::{
     AbortCode, Ack, AckReason, CallNumber, ChannelIndex, Cid, DATA_PAYLOAD_MAX, Epoch, Flags,
     Header, Packet, PacketType, Payload, Serial, ServiceId, Trailer,
 };
-
-use super::notation::{Defaults, Line, parse, show};
 
 mod more;
 

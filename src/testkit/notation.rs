@@ -1,4 +1,4 @@
-//! Packets as rx-scenarios.md writes them, for sending and for expecting.
+//! Packets in one line each, as `docs/protocol/rx-scenarios.md` writes them: to send, to expect, to read.
 //!
 //! | token | meaning |
 //! |---|---|
@@ -16,42 +16,78 @@
 //! | `epoch1234` `cid5d0e9a38` | another connection (hex) |
 //!
 //! `D n1 q1 [CJ] len1412 + [CL] len10` is a jumbogram.
+//!
+//! ```
+//! use rxrpc::testkit::notation::{Defaults, parse, show};
+//!
+//! let datagram = parse("A n1 f2 p4 a[0,1,1] =OUT_OF_SEQUENCE").encode(&Defaults::default());
+//! assert_eq!(show(&datagram), "A n1 q0 h1 [] f2 p4 s0 =OUT_OF_SEQUENCE a[0,1,1] w32");
+//! assert_eq!(parse("A n1 f2").differences(&datagram), Vec::<String>::new());
+//! assert_eq!(parse("A n1 f3").differences(&datagram), ["firstPacket: expected 3, got 2"]);
+//! ```
 
-use rxrpc::wire::{
+use crate::wire::{
     AbortCode, Ack, AckReason, CallNumber, ChannelIndex, Cid, Epoch, Flags, FullTrailer,
     HEADER_LEN, Header, JUMBO_HEADER_LEN, Packet, PacketType, Payload, SecurityIndex, Seq, Serial,
     ServiceId, Trailer, encode_abort,
 };
 
 /// One line of notation, read. What a line does not name is `None`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Line {
+    /// Its type.
     pub packet_type: u8,
+    /// Call number.
     pub number: Option<u32>,
+    /// Sequence number.
     pub seq: Option<u32>,
+    /// Serial; of an ACK the serial field: what it answers.
     pub serial: Option<u32>,
+    /// The header's serial, of any packet.
     pub header_serial: Option<u32>,
+    /// Exactly these flags.
     pub flags: Option<u8>,
+    /// More flag bits to send.
     pub bits: u8,
+    /// Payload.
     pub text: Option<Vec<u8>>,
+    /// Bytes of payload.
     pub len: Option<usize>,
+    /// An ABORT's code.
     pub code: Option<i32>,
+    /// An ACK's firstPacket.
     pub first: Option<u32>,
+    /// An ACK's previousPacket.
     pub previous: Option<u32>,
+    /// An ACK's reason.
     pub reason: Option<u8>,
+    /// An ACK's table, one byte a packet.
     pub sacks: Option<Vec<u8>>,
+    /// The window of an ACK's trailer, in packets.
     pub window: Option<u32>,
+    /// Words of an ACK's trailer to send: 0, 2, 3 or 4.
     pub words: Option<usize>,
+    /// Packets a datagram, of an ACK's trailer.
     pub jumbo: Option<u32>,
+    /// Sizes of an ACK's trailer, in bytes.
     pub mtu: Option<u32>,
+    /// Bytes to send after the trailer, or after the code.
     pub excess: usize,
+    /// Whether the padding to send is not zero.
     pub sets_padding: bool,
+    /// Channel, 0 to 3.
     pub channel: u8,
+    /// Security class.
     pub security_index: Option<u8>,
+    /// Service.
     pub service: Option<u16>,
+    /// userStatus.
     pub user_status: Option<u8>,
+    /// Checksum of the security class.
     pub cksum: Option<u16>,
+    /// Epoch.
     pub epoch: Option<u32>,
+    /// Connection id.
     pub cid: Option<u32>,
     /// The sub-packets of a jumbogram after the first.
     pub more: Vec<Line>,
@@ -63,6 +99,18 @@ const FLAG_LETTERS: [(char, Flags); 5] = [
     ('L', Flags::LAST_PACKET),
     ('M', Flags::MORE_PACKETS),
     ('J', Flags::JUMBO_PACKET),
+];
+
+const TYPES: [(u8, &str); 9] = [
+    (1, "D"),
+    (2, "A"),
+    (3, "BUSY"),
+    (4, "ABORT"),
+    (5, "ACKALL"),
+    (6, "CHALLENGE"),
+    (7, "RESPONSE"),
+    (8, "DEBUG"),
+    (13, "VERSION"),
 ];
 
 const REASONS: [&str; 10] = [
@@ -78,65 +126,71 @@ const REASONS: [&str; 10] = [
     "IDLE",
 ];
 
-/// Reads a line; what cannot be read is a mistake in the test.
+/// Reads a line.
+///
+/// # Panics
+/// If it cannot be read: that is a mistake in the test.
 #[track_caller]
 pub fn parse(text: &str) -> Line {
-    let mut parts = text.split(" + ");
-    let mut line = parse_packet(parts.next().unwrap_or_default(), true);
-    line.more = parts.map(|part| parse_packet(part, false)).collect();
-    line
+    match text.parse() {
+        Ok(line) => line,
+        Err(mistake) => panic!("{mistake} in: {text}"),
+    }
 }
 
-#[track_caller]
-fn parse_packet(text: &str, has_type: bool) -> Line {
+/// What in a line cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no such word: {0}")]
+pub struct Mistake(pub String);
+
+impl std::str::FromStr for Line {
+    type Err = Mistake;
+
+    fn from_str(text: &str) -> Result<Line, Mistake> {
+        let mut parts = text.split(" + ");
+        let mut line = read_packet(parts.next().unwrap_or_default(), true)?;
+        line.more = parts.map(|part| read_packet(part, false)).collect::<Result<_, _>>()?;
+        Ok(line)
+    }
+}
+
+fn read_packet(text: &str, has_type: bool) -> Result<Line, Mistake> {
     let mut line = Line { packet_type: 1, ..Line::default() };
     let (words, quoted) = match text.split_once('"') {
-        Some((words, rest)) => (words, rest.strip_suffix('"')),
+        Some((words, rest)) => {
+            (words, Some(rest.strip_suffix('"').ok_or_else(|| Mistake(text.to_owned()))?))
+        }
         None => (text, None),
     };
     line.text = quoted.map(|quoted| quoted.as_bytes().to_vec());
     let mut words = words.split_whitespace();
     if has_type {
-        line.packet_type = match words.next().unwrap_or_default() {
-            "D" => 1,
-            "A" => 2,
-            "BUSY" => 3,
-            "ABORT" => 4,
-            "ACKALL" => 5,
-            "CHALLENGE" => 6,
-            "RESPONSE" => 7,
-            "DEBUG" => 8,
-            "VERSION" => 13,
-            other => {
-                number(other, "TYPE").unwrap_or_else(|| panic!("type {other} in: {text}")) as u8
-            }
-        };
+        let name = words.next().unwrap_or_default();
+        let known = TYPES.iter().find(|(_, known)| *known == name).map(|(byte, _)| *byte);
+        let byte = known.or_else(|| u8::try_from(number(name, "TYPE")?).ok());
+        line.packet_type = byte.ok_or_else(|| Mistake(name.to_owned()))?;
     }
     for word in words {
-        if !read_word(&mut line, word) {
-            panic!("{word} in: {text}");
-        }
+        read_word(&mut line, word).ok_or_else(|| Mistake(word.to_owned()))?;
     }
-    line
+    Ok(line)
 }
 
-fn read_word(line: &mut Line, word: &str) -> bool {
+fn read_word(line: &mut Line, word: &str) -> Option<()> {
     if let Some(letters) = word.strip_prefix('[').and_then(|word| word.strip_suffix(']')) {
-        line.flags = Some(letters.chars().fold(0, |flags, letter| {
-            let known = FLAG_LETTERS.iter().find(|(known, _)| *known == letter);
-            flags | known.unwrap_or_else(|| panic!("flag {letter}")).1.0
-        }));
+        line.flags = Some(letters.chars().try_fold(0, |flags, letter| {
+            let known = FLAG_LETTERS.iter().find(|(known, _)| *known == letter)?;
+            Some(flags | known.1.0)
+        })?);
     } else if let Some(entries) = word.strip_prefix("a[").and_then(|word| word.strip_suffix(']')) {
         let mut sacks = Vec::new();
         for entry in entries.split(',').filter(|entry| !entry.is_empty()) {
             let (value, times) = entry.split_once('x').unwrap_or((entry, "1"));
-            let (Ok(value), Ok(times)) = (value.parse::<u8>(), times.parse()) else { return false };
-            sacks.extend(std::iter::repeat_n(value, times));
+            sacks.extend(std::iter::repeat_n(value.parse::<u8>().ok()?, times.parse().ok()?));
         }
         line.sacks = Some(sacks);
     } else if let Some(name) = word.strip_prefix('=') {
-        line.reason = REASONS.iter().position(|known| *known == name).map(|at| at as u8);
-        return line.reason.is_some();
+        line.reason = Some(REASONS.iter().position(|known| *known == name)? as u8);
     } else if word == "pad" {
         line.sets_padding = true;
     } else if let Ok(code) = word.parse() {
@@ -183,12 +237,10 @@ fn read_word(line: &mut Line, word: &str) -> bool {
         line.reason = Some(value as u8);
     } else if let Some(value) = number(word, "w") {
         line.window = Some(value);
-    } else if let Some(digits) = word.strip_prefix('x') {
-        line.text = Some(bytes_of_hex(digits));
     } else {
-        return false;
+        line.text = Some(read_hex(word.strip_prefix('x')?)?);
     }
-    true
+    Some(())
 }
 
 fn number(word: &str, prefix: &str) -> Option<u32> {
@@ -200,19 +252,38 @@ fn hex(word: &str, prefix: &str) -> Option<u32> {
 }
 
 /// Bytes of hex digits; spaces are ignored.
+///
+/// # Panics
+/// If they are none.
+#[track_caller]
 pub fn bytes_of_hex(digits: &str) -> Vec<u8> {
+    read_hex(digits).unwrap_or_else(|| panic!("no hex digits: {digits}"))
+}
+
+fn read_hex(digits: &str) -> Option<Vec<u8>> {
     let digits: Vec<char> = digits.chars().filter(|digit| !digit.is_whitespace()).collect();
-    let byte = |pair: &[char]| u8::from_str_radix(&pair.iter().collect::<String>(), 16);
-    digits.chunks(2).map(|pair| byte(pair).expect("two hex digits")).collect()
+    let byte = |pair: &[char]| u8::from_str_radix(&pair.iter().collect::<String>(), 16).ok();
+    digits.chunks(2).map(byte).collect()
 }
 
 /// What a packet has where its line is silent.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Defaults {
+    /// Epoch.
     pub epoch: u32,
+    /// Connection id.
     pub cid: u32,
+    /// Serial.
     pub serial: u32,
+    /// Flags.
     pub flags: u8,
+}
+
+impl Default for Defaults {
+    /// Connection K of rx-scenarios.md, the first serial, no flags.
+    fn default() -> Self {
+        Defaults { epoch: 0x8f3a_21c4, cid: 0x5d0e_9a34, serial: 1, flags: 0 }
+    }
 }
 
 impl Line {
@@ -386,18 +457,9 @@ pub fn show(datagram: &[u8]) -> String {
         return format!("({} bytes that are no packet) {datagram:02x?}", datagram.len());
     };
     let header = packet.header;
-    let name = match header.packet_type.byte() {
-        1 => "D".to_owned(),
-        2 => "A".to_owned(),
-        3 => "BUSY".to_owned(),
-        4 => "ABORT".to_owned(),
-        5 => "ACKALL".to_owned(),
-        6 => "CHALLENGE".to_owned(),
-        7 => "RESPONSE".to_owned(),
-        8 => "DEBUG".to_owned(),
-        13 => "VERSION".to_owned(),
-        other => format!("TYPE{other}"),
-    };
+    let byte = header.packet_type.byte();
+    let known = TYPES.iter().find(|(known, _)| *known == byte);
+    let name = known.map_or_else(|| format!("TYPE{byte}"), |(_, name)| (*name).to_owned());
     let decoration = if name == "A" { Flags::SLOW_START_OK } else { Flags::NONE };
     let mut shown = format!(
         "{name} n{} q{} h{} {}",
