@@ -84,7 +84,7 @@ fn without_the_implicit_end_a_client_is_told_busy() {
     let broken = Broken { no_implicit_end: true, ..Broken::default() };
     let bounds = Bounds { broken, ..Bounds::new(&[ONE, ONE]) };
     let ladder = breaks("no implicit end", bounds, Rule::Busy);
-    assert!(ladder.contains("server >> client  #0 Busy 00000004 n2"), "{ladder}");
+    assert!(ladder.contains("server >> client  #0 BUSY n2"), "{ladder}");
 }
 
 /// rx-race.md R6.
