@@ -444,3 +444,35 @@ fn output_that_goes_nowhere_is_one_line_of_trouble() {
     let err = String::from_utf8(done.stderr).unwrap();
     assert_eq!((done.status.code(), err.lines().count()), (Some(1), 1), "{err}");
 }
+
+#[test]
+fn calls_get_through_a_network_that_misbehaves_as_told_and_the_seed_decides_how() {
+    let chaos = ["--loss", "5%", "--dup", "1%", "--reorder", "3", "--delay", "1ms", "--seed", "7"];
+    let server = Server::start(&[&chaos[..], &["--json"]].concat());
+    let call = ["call", &server.address, "--zero", "200k", "--count", "3", "--json"];
+    let ran = rx(&[&call[..], &chaos].concat());
+    assert_eq!((ran.code, &ran.json()["failed"]), (Some(0), &Value::from(0)), "{ran:?}");
+    let (_, totals, _) = server.stop("-TERM");
+    let totals: Value = serde_json::from_str(&totals).unwrap();
+    assert_eq!((&totals["calls"], &totals["busy"]), (&Value::from(3), &Value::from(0)), "{totals}");
+    assert!(totals["retransmitted"].as_u64().unwrap() > 0, "{totals}");
+}
+
+#[test]
+fn chaos_out_of_range_is_one_line() {
+    let bad = [
+        (["--loss", "5"], "0% to 100%"),
+        (["--loss", "101%"], "0% to 100%"),
+        (["--dup", "many"], "0% to 100%"),
+        (["--reorder", "1001"], "0..=1000"),
+        (["--delay", "10"], "0ms to 60s"),
+        (["--delay", "61s"], "0ms to 60s"),
+        (["--seed", "x"], "invalid digit"),
+    ];
+    for (flags, why) in bad {
+        run(ECHO_SERVER, &flags).failed_with(2, &[flags[0], why]);
+        rx(&[&["call", "127.0.0.1:1"], &flags[..]].concat()).failed_with(2, &[flags[0], why]);
+        rx(&[&["perf", "127.0.0.1:1", "rpc"], &flags[..]].concat())
+            .failed_with(2, &[flags[0], why]);
+    }
+}

@@ -9,6 +9,7 @@ use std::time::Duration;
 use actix_rt::signal::unix::{SignalKind, signal};
 use clap::Parser;
 use common::args::{self, HostPort, Stop, trouble};
+use common::chaos::ChaosArgs;
 use common::security::ServerArgs;
 use common::service::{ECHO_SERVICE, PERF_SERVICE, echo, perf};
 use futures::future::{Either, select};
@@ -43,6 +44,8 @@ struct Args {
     /// Let also calls of service 1 wait until their client has proved its address
     #[arg(long)]
     reach_check: bool,
+    #[command(flatten)]
+    chaos: ChaosArgs,
     #[command(flatten)]
     security: ServerArgs,
     /// Windows, in packets
@@ -119,8 +122,8 @@ async fn start(args: &Args) -> Result<Endpoint, Stop> {
     };
     // Its replies can be larger than its requests: the check is always on.
     let measured = ServiceOptions { security_classes, ..ServiceOptions::default() };
-    Endpoint::builder()
-        .bind(at)
+    args.chaos
+        .bind(Endpoint::builder(), at)?
         .configure(|config| {
             config.debug_responder = args.debug;
             args::set_jumbo(&mut config.server.call, args.jumbo);

@@ -4,6 +4,7 @@
 
 pub mod args;
 pub mod body;
+pub mod chaos;
 pub mod pieces;
 pub mod security;
 pub mod service;

@@ -78,7 +78,7 @@ async fn start(args: &Args) -> Result<ExitCode, Stop> {
     let request = args.request.bytes().map_err(Stop::usage)?;
     let security = args.security.class().map_err(Stop::usage)?;
     let (peer, spent) = args.server.resolve(args.load.timeout).await.map_err(Stop::failed)?;
-    let endpoint = client(peer, args.load.jumbo).await.map_err(Stop::trouble)?;
+    let endpoint = client(peer, &args.load).await?;
     let options = ConnectOptions {
         connections_max: args.load.connections(),
         security,

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::NAME;
 use crate::common::args::{Stop, seconds, status, trouble};
+use crate::common::chaos::ChaosArgs;
 
 /// The options of a load.
 #[derive(clap::Args, Debug)]
@@ -34,6 +35,8 @@ pub struct LoadArgs {
     /// Packets per datagram that the server may send; 1 = no jumbograms
     #[arg(long, value_name = "PACKETS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=6))]
     pub jumbo: u32,
+    #[command(flatten)]
+    pub chaos: ChaosArgs,
     /// Begin further calls also after one has failed
     #[arg(long)]
     pub keep_going: bool,

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use common::args;
+use common::args::{self, Stop};
 use rxrpc::Endpoint;
 
 const NAME: &str = "rx";
@@ -61,17 +61,17 @@ fn main() -> ExitCode {
 }
 
 /// An endpoint for calls to `peer`, from any port.
-async fn client(peer: SocketAddr, jumbo: u32) -> Result<Endpoint, String> {
+async fn client(peer: SocketAddr, load: &load::LoadArgs) -> Result<Endpoint, Stop> {
     let any = match peer {
         SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
         SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
     };
-    Endpoint::builder()
-        .bind(any)
-        .configure(|config| args::set_jumbo(&mut config.client.call, jumbo))
+    load.chaos
+        .bind(Endpoint::builder(), any)?
+        .configure(|config| args::set_jumbo(&mut config.client.call, load.jumbo))
         .start()
         .await
-        .map_err(|error| error.to_string())
+        .map_err(Stop::trouble)
 }
 
 /// How long what still has to be said may take at the end.

@@ -1,0 +1,99 @@
+//! A network that misbehaves as the command line says.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rxrpc::EndpointBuilder;
+use rxrpc::net::{FaultControl, Faults, FaultyNetwork, UdpOptions, network_source};
+
+use super::args::Stop;
+
+/// How many of the datagrams are overtaken, where any shall be.
+const REORDERED: f64 = 0.1;
+/// Longest delay, in milliseconds.
+const DELAY_MS_MAX: u64 = 60_000;
+
+/// What happens to datagrams on their way out and in, each direction for itself; the same seed and the same
+/// datagrams give the same faults.
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub struct ChaosArgs {
+    /// Lose so many of the datagrams
+    #[arg(long, help_heading = "Chaos", value_name = "PERCENT", default_value = "0%", value_parser = percent)]
+    loss: f64,
+    /// Send so many of them twice
+    #[arg(long, help_heading = "Chaos", value_name = "PERCENT", default_value = "0%", value_parser = percent)]
+    dup: f64,
+    /// Let a tenth of them be overtaken by up to so many others
+    #[arg(long, help_heading = "Chaos", value_name = "DATAGRAMS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    reorder: u32,
+    /// Delay each of them: 10ms, 2s
+    #[arg(long, help_heading = "Chaos", value_name = "TIME", default_value = "0ms", value_parser = delay)]
+    delay: Duration,
+    /// What faults are drawn from
+    #[arg(long, help_heading = "Chaos", value_name = "NUMBER", default_value_t = 1)]
+    seed: u64,
+}
+
+impl ChaosArgs {
+    /// The endpoint's socket at `at`, with its faults.
+    pub fn bind(&self, builder: EndpointBuilder, at: SocketAddr) -> Result<EndpointBuilder, Stop> {
+        let faults = self.faults();
+        if faults.are_none() {
+            return Ok(builder.bind(at));
+        }
+        let bound = UdpOptions::bind_to(at).bind();
+        let bound = bound.map_err(|error| Stop::trouble(format_args!("{at}: {error}")))?;
+        let control = FaultControl::new();
+        control.set(faults);
+        let seed = self.seed;
+        let source = move || Ok(FaultyNetwork::new(bound.open()?, seed, control));
+        Ok(builder.network(network_source(source)))
+    }
+
+    fn faults(&self) -> Faults {
+        Faults {
+            loss_probability: self.loss,
+            duplicate_probability: self.dup,
+            reorder_probability: if self.reorder > 0 { REORDERED } else { 0.0 },
+            reorder_datagrams_max: self.reorder,
+            delay_ms: self.delay.as_millis() as u64,
+            ..Faults::default()
+        }
+    }
+}
+
+/// `5%` or `0.5%`, as a probability.
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').and_then(|number| number.parse::<f64>().ok());
+    let part = number.filter(|number| (0.0..=100.0).contains(number)).map(|number| number / 100.0);
+    part.ok_or_else(|| "expected a percentage of 0% to 100%".to_owned())
+}
+
+/// `10ms` or `2s`.
+fn delay(text: &str) -> Result<Duration, String> {
+    let number = |text: &str| text.parse::<u64>().ok();
+    let in_ms = text.strip_suffix("ms").and_then(number);
+    let in_s = || text.strip_suffix('s').and_then(number)?.checked_mul(1000);
+    let ms = in_ms.or_else(in_s).filter(|ms| *ms <= DELAY_MS_MAX);
+    ms.map(Duration::from_millis).ok_or_else(|| "expected a time of 0ms to 60s".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentages_and_delays_are_read_or_refused() {
+        assert_eq!(percent("5%"), Ok(0.05));
+        assert_eq!(percent("0.5%"), Ok(0.005));
+        assert_eq!(percent("100%"), Ok(1.0));
+        for bad in ["5", "-1%", "101%", "x%", "NaN%", "%", ""] {
+            assert!(percent(bad).is_err(), "{bad}");
+        }
+        assert_eq!(delay("10ms"), Ok(Duration::from_millis(10)));
+        assert_eq!(delay("60s"), Ok(Duration::from_secs(60)));
+        for bad in ["10", "-1ms", "61s", "1.5s", "60001ms", "ms", "s", "18446744073709551615s"] {
+            assert!(delay(bad).is_err(), "{bad}");
+        }
+    }
+}
