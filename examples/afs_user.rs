@@ -47,10 +47,10 @@ async fn main() -> Result<(), Problem> {
     if id_of(&pts, name).await? != id {
         return Err(format!("{name} has another id").into());
     }
-    // PR_ListEntry: flags, id, owner, creator, seven more numbers, then the name.
+    // PR_ListEntry: flags, id, owner, creator, eight more numbers, then the name.
     let reply = call(&pts, words(&[LIST_ENTRY, id])).await?;
     let (found, creator) = (word(&reply, 1)?, word(&reply, 3)?);
-    let entry = characters(&reply, 11, NAME_LEN)?;
+    let entry = characters(&reply, 12, NAME_LEN)?;
     if found != id || entry != *name {
         return Err(format!("the entry says {entry:?}, id {found}").into());
     }

@@ -15,8 +15,12 @@ const SERVICE: &str = "afs/rxtest.local";
 
 /// PRPERM: the protection server knows who it is, and that is not enough.
 const NOT_PERMITTED: i32 = 267_269;
-/// VL_ProbeServer.
+/// VL_PERM: the same of the vlserver.
+const VL_NOT_PERMITTED: i32 = 363_546;
+/// VL_ProbeServer: anybody may.
 const VL_PROBE_SERVER: i32 = 514;
+/// VL_GetNewVolumeId, of one: administrators may, for it changes the database.
+const VL_GET_NEW_VOLUME_ID: [i32; 2] = [505, 1];
 
 /// `kinit` and `kvno` for a user, into a cache of this name.
 fn log_in(cell: &Cell<'_>, user: &str) -> String {
@@ -39,7 +43,9 @@ fn volume(cell: &Cell<'_>) -> String {
 }
 
 fn row(table: &mut Table, what: &str, ran: &Ran, good: bool) {
-    let tells = |line: &&str| line.ends_with(" s") || line.contains("creator");
+    let tells = |line: &&str| {
+        line.ends_with(" s") || line.contains("creator") || line.ends_with("callbacks")
+    };
     let said: Vec<_> = ran.stdout.lines().filter(tells).collect();
     table.check(&format!("{what:<52} {}", said.join("; ")), good, &format!("{ran:?}"));
 }
@@ -92,11 +98,15 @@ fn a_cells_servers_take_our_tickets_at_every_level() {
                     .exec(&afs_store, &arguments.iter().map(String::as_str).collect::<Vec<_>>());
                 let is_fetched =
                     ran.stdout.contains(&format!("fetched {FILE_BYTES} bytes, all the same"));
+                // It calls a client that it does not know before it serves it.
+                let called_back = ran.stdout.lines().find_map(|line| {
+                    line.strip_prefix("answered ")?.strip_suffix(" callbacks")?.parse().ok()
+                });
                 row(
                     &mut table,
                     &format!("fileserver, {level}, {ticket}"),
                     &ran,
-                    ran.code == Some(0) && is_fetched,
+                    ran.code == Some(0) && is_fetched && called_back > Some(0u32),
                 );
             }
         }
@@ -105,9 +115,14 @@ fn a_cells_servers_take_our_tickets_at_every_level() {
     // `rx` at the vlserver.
     let request = cell.file("request");
     std::fs::write(&request, words(&[VL_PROBE_SERVER])).expect("the cell's folder can be written");
-    let call = |server: &str, service: &str, credentials: &[&str]| {
-        let call = ["call", server, "--service", service, "--file", &request, "--json"];
+    let new_volume = cell.file("request.new-volume");
+    std::fs::write(&new_volume, words(&VL_GET_NEW_VOLUME_ID)).expect("as above");
+    let call_with = |file: &str, server: &str, service: &str, credentials: &[&str]| {
+        let call = ["call", server, "--service", service, "--file", file, "--json"];
         cell.exec(ours(Ours::Rx), &[&call[..], credentials].concat())
+    };
+    let call = |server: &str, service: &str, credentials: &[&str]| {
+        call_with(&request, server, service, credentials)
     };
     for level in LEVELS {
         for (ticket, credentials) in [("KDC's ticket", &kdc[..]), ("printed, afs", &printed)] {
@@ -115,6 +130,10 @@ fn a_cells_servers_take_our_tickets_at_every_level() {
             let ran = call(&vl, "52", &all);
             let good = ran.code == Some(0) && field(ran.json(), "ok") == Some("true");
             row(&mut table, &format!("vlserver, {level}, rx call, {ticket}"), &ran, good);
+            let ran = call_with(&new_volume, &vl, "52", &all);
+            let good = ran.code == Some(0) && field(ran.json(), "ok") == Some("true");
+            let what = format!("vlserver, {level}, a new volume id, {ticket}");
+            row(&mut table, &what, &ran, good);
         }
     }
 
@@ -154,6 +173,12 @@ fn a_cells_servers_take_our_tickets_at_every_level() {
     // PR_NewEntry of `x`.
     std::fs::write(&request, [words(&[509, 1]), b"x\0\0\0".to_vec(), words(&[0, 0])].concat())
         .expect("as above");
+    let ordinary = ["--security", "rxkad", "--ccache", &user1, "--principal", SERVICE];
+    for (who, credentials) in [("an ordinary user", &ordinary[..]), ("nobody", &[])] {
+        let ran = call_with(&new_volume, &vl, "52", credentials);
+        let good = ran.code == Some(3) && ran.stdout.contains(&VL_NOT_PERMITTED.to_string());
+        row(&mut table, &format!("vlserver: {who} gets no new volume id"), &ran, good);
+    }
     let ran = call(&pts, "73", &[]);
     let good = ran.code == Some(3) && ran.stdout.contains(&NOT_PERMITTED.to_string());
     row(&mut table, "ptserver: without security nobody does", &ran, good);
