@@ -7,6 +7,7 @@ mod congestion;
 mod receive_window;
 mod rtt;
 mod send_window;
+mod spare;
 mod timers;
 
 use std::time::Instant;
@@ -16,6 +17,7 @@ pub(crate) use congestion::Congestion;
 pub(crate) use receive_window::{Offer, Packet, ReceiveWindow, WindowUpdate};
 pub(crate) use rtt::{LAST_PACKET_ALLOWANCE, Rtt};
 pub(crate) use send_window::{AckRefused, Progress, SendWindow};
+pub(crate) use spare::Spare;
 pub(crate) use timers::Timers;
 
 use super::config::CallConfig;

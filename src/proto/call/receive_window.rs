@@ -276,6 +276,11 @@ impl ReceiveWindow {
         Described { first, previous, window: first.distance_to(self.upper) }
     }
 
+    /// Lets go of all packets held.
+    pub fn clear(&mut self) {
+        self.held = VecDeque::new();
+    }
+
     /// Notes that an ACK with the present edge has left.
     pub fn note_described(&mut self) {
         self.advertised = self.upper;

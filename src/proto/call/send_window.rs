@@ -4,6 +4,7 @@
 #[cfg(feature = "testkit")]
 mod exploring;
 mod loss;
+mod spare;
 
 use std::collections::VecDeque;
 use std::time::Instant;

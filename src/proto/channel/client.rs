@@ -12,7 +12,7 @@ impl Channel {
         debug_assert!(self.call.is_none() && self.failure.is_none());
         let number = self.memory.last.next().unwrap_or(CallNumber::MAX);
         self.memory.tag = CallTag(self.memory.tag.0.wrapping_add(1));
-        let mut call = Call::new(
+        let call = Call::new(
             self.memory.tag,
             number,
             CallState::ClientReserved,
@@ -20,6 +20,7 @@ impl Channel {
             &self.hint,
             &self.config,
         );
+        let mut call = self.spare.furnish(call);
         call.attached = true;
         call.asks_upgrade = start.asks_upgrade;
         call.local_status = if start.asks_upgrade { 1 } else { start.user_status };
@@ -31,7 +32,7 @@ impl Channel {
         if start.is_whole {
             call.send.close();
         }
-        self.call = Some(Box::new(call));
+        self.call = Some(call);
     }
 
     /// The application ends the call: it has the whole reply, or gives up.

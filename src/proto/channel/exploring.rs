@@ -155,6 +155,7 @@ impl Hash for Channel {
             hint,
             memory,
             call,
+            spare: _,
             final_ack,
             failure,
             has_served,

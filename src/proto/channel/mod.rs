@@ -25,7 +25,7 @@ use bytes::Bytes;
 pub use memory::{ChannelMemory, LastEnd};
 pub use output::{ChannelOutput, ChannelToConnection, Incoming, Notice, Pieces};
 
-use super::call::{Call, CallState, TurnState};
+use super::call::{Call, CallState, Spare, TurnState};
 use super::config::CallConfig;
 use super::connection::ConnectionToChannel;
 use super::peer::{PeerHint, PeerReport};
@@ -143,6 +143,8 @@ pub struct Channel {
     hint: PeerHint,
     memory: ChannelMemory,
     call: Option<Box<Call>>,
+    /// Memory of the call before.
+    spare: Spare,
     /// Client: when the final ACK of the last call is due.
     final_ack: Option<Instant>,
     /// The connection has failed or is closed.
@@ -179,6 +181,7 @@ impl Channel {
             hint: setup.hint,
             memory: setup.memory,
             call: None,
+            spare: Spare::default(),
             final_ack: None,
             failure: None,
             has_served: false,
@@ -517,6 +520,12 @@ impl Channel {
             let last = self.memory.last;
             out.connection.push(ChannelToConnection::CallOver { last, avoid });
         }
+        self.spare.keep(call);
+    }
+
+    /// Gives back memory that is only there for the next call. For a driver that knows of no call to come.
+    pub fn rest(&mut self) {
+        self.spare.release();
     }
 
     /// Ends the present call badly and tells its application, if it has one that still cares.
