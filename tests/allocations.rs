@@ -115,10 +115,11 @@ fn a_call_has_few_allocations() {
         let of = |each| count(async |client, server| calls(client, server, in_flight, each).await);
         of(10);
         let more = 200;
-        let count = (of(10 + more) - of(10)) / (in_flight * more) as f64;
+        let per_call = || (of(10 + more) - of(10)) / (in_flight * more) as f64;
+        // A machine that is busy with other things has timers run out, which only ever adds some.
+        let count = (0..5).map(|_| per_call()).find(|count| *count <= PER_CALL_MAX);
+        let count = count.unwrap_or_else(per_call);
         println!("{in_flight} in flight: {count:.2} allocations per call, both ends");
-        if std::env::var_os("X").is_none() {
-            assert!(count <= PER_CALL_MAX, "{in_flight} in flight: {count:.2}");
-        }
+        assert!(count <= PER_CALL_MAX, "{in_flight} in flight: {count:.2}");
     }
 }

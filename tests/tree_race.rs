@@ -279,6 +279,9 @@ async fn rc_17_a_slow_channel_finds_its_timer_behind_the_next_call() {
     // So many messages that the channel still rests when its timer is due; then DATA.
     for _ in 0..40 {
         t.burst(&["A n1 f1 p0"]);
+        // Each received by itself: together they would be one message.
+        tokio::task::yield_now().await;
+        tokio::task::yield_now().await;
     }
     t.burst(&["D n2 q1 [CL] \"2\""]);
     t.pass(ms(2000)).await.expect(&["D n2 q1 [L] \"2\""]);

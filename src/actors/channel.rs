@@ -264,7 +264,7 @@ impl Handler<Packets> for Channel {
 
     fn handle(&mut self, packets: Packets, context: &mut Context<Channel>) {
         let now = packets.at;
-        self.core.handle_run(now, &packets.hint, &packets.run, &mut self.out);
+        self.core.handle_runs(now, &packets.hint, &packets.runs, &mut self.out);
         self.conclude(now, context);
     }
 }

@@ -82,6 +82,8 @@ pub struct LocalEndpoint {
     /// Routes of server connections that were lost, and until when their packets are refused.
     lost: VecDeque<(Instant, RouteId)>,
     egress: Egress,
+    /// What a batch has for one channel, while the batch is looked through.
+    gathered: Option<((RouteId, ChannelIndex), Packets)>,
     /// What connections and channels put out: a queue of its own, which costs a third of a message.
     outputs: mpsc::UnboundedReceiver<Output>,
     outbox: Outbox,
@@ -120,6 +122,7 @@ impl LocalEndpoint {
         }
         let (outbox, outputs) = mpsc::unbounded_channel();
         LocalEndpoint {
+            gathered: None,
             outputs,
             outbox,
             egress: Egress::new(parts.network.max_segments(), parts.config.egress_max_bytes),

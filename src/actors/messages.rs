@@ -5,6 +5,7 @@ use std::time::Instant;
 use actix::{Addr, Message};
 use bytes::Bytes;
 use futures::channel::{mpsc, oneshot};
+use smallvec::SmallVec;
 
 use super::Channel;
 use super::snapshot::SnapshotPart;
@@ -26,8 +27,8 @@ use crate::wire::{AbortCode, ChannelIndex, ServiceId};
 pub struct Packets {
     /// When they were received.
     pub at: Instant,
-    /// The packets.
-    pub run: Run,
+    /// The packets: runs that were received together.
+    pub runs: SmallVec<[Run; 1]>,
     /// What is known of the peer.
     pub hint: PeerHint,
 }

@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use actix::Addr;
 use actix::fut::ActorFuture;
 use bytes::Bytes;
+use smallvec::smallvec;
 use tokio::time::Sleep;
 
 use super::{LocalEndpoint, Packets, Unreachable, now};
@@ -59,6 +60,7 @@ impl ActorFuture<LocalEndpoint> for ReceiveLoop {
                     for incoming in this.batch.drain(..) {
                         endpoint.take(incoming, &this.own);
                     }
+                    endpoint.hand_over();
                 }
                 Poll::Ready(Err(error)) => {
                     endpoint.fail(&error);
@@ -113,7 +115,10 @@ impl LocalEndpoint {
     fn take(&mut self, incoming: Incoming, own: &Addr<LocalEndpoint>) {
         match incoming {
             Incoming::Datagrams { from, data, stride } => self.route(from, &data, stride, own),
-            Incoming::PathError { to, error } => self.path_error(to, error),
+            Incoming::PathError { to, error } => {
+                self.hand_over();
+                self.path_error(to, error);
+            }
         }
     }
 
@@ -132,21 +137,38 @@ impl LocalEndpoint {
         {
             match step {
                 Step::Run { route, channel, at } => {
-                    let hint = self.router.hint(route);
-                    if let Some(target) = self.router.target(route) {
-                        let run = Run { data: data.slice(at), stride };
-                        target.channels[channel.index()].do_send(Packets { at: now, run, hint });
+                    let run = Run { data: data.slice(at), stride };
+                    match &mut self.gathered {
+                        Some((to, packets)) if *to == (route, channel) => packets.runs.push(run),
+                        _ => {
+                            self.hand_over();
+                            let hint = self.router.hint(route);
+                            let packets = Packets { at: now, runs: smallvec![run], hint };
+                            self.gathered = Some(((route, channel), packets));
+                        }
                     }
                 }
                 Step::Control { route, at } => {
+                    self.hand_over();
                     if let Some(target) = self.router.target(route) {
                         target.connection.do_send(Control { datagram: data.slice(at) });
                     }
                 }
-                Step::Open(opening) => self.open_server(*opening, own),
+                Step::Open(opening) => {
+                    self.hand_over();
+                    self.open_server(*opening, own);
+                }
             }
         }
         self.take_router_output();
+    }
+
+    /// Sends the runs that were gathered for one channel: one message for all that was received together.
+    fn hand_over(&mut self) {
+        let Some(((route, channel), packets)) = self.gathered.take() else { return };
+        if let Some(target) = self.router.target(route) {
+            target.channels[channel.index()].do_send(packets);
+        }
     }
 
     fn path_error(&mut self, to: std::net::SocketAddr, error: PathError) {

@@ -57,6 +57,9 @@ pub enum Security {
     Pending,
 }
 
+/// Most pieces that there is room for before they have come.
+const PIECES_EXPECTED_MAX: usize = 256;
+
 /// What a channel is made with.
 #[derive(Clone, Debug)]
 pub struct ChannelSetup {
@@ -203,6 +206,17 @@ impl Channel {
         run: &Run,
         out: &mut ChannelOutput,
     ) {
+        self.handle_runs(now, hint, std::slice::from_ref(run), out);
+    }
+
+    /// As [`Channel::handle_run`], for several that were received together.
+    pub fn handle_runs(
+        &mut self,
+        now: Instant,
+        hint: &PeerHint,
+        runs: &[Run],
+        out: &mut ChannelOutput,
+    ) {
         // The endpoint may not have heard yet of the proof that came here.
         let proved_until = self.hint.proved_until.max(hint.proved_until);
         let room = self.hint.room;
@@ -210,17 +224,20 @@ impl Channel {
         if hint.room != room {
             self.set_room(now, hint.room);
         }
-        let stride = run.stride.max(1);
-        out.scratch.pieces_expected =
-            run.data.len().div_ceil(stride).min(super::BATCH_SEGMENTS_MAX);
-        let mut start = 0;
-        while start < run.data.len() {
-            let end = (start + stride).min(run.data.len());
-            self.handle_datagram(now, &run.data, start..end, out);
-            start = end;
+        let datagrams = |run: &Run| run.data.len().div_ceil(run.stride.max(1));
+        let expected: usize = runs.iter().map(datagrams).sum();
+        out.scratch.pieces_expected = expected.min(PIECES_EXPECTED_MAX);
+        for run in runs {
+            let stride = run.stride.max(1);
+            let mut start = 0;
+            while start < run.data.len() {
+                let end = (start + stride).min(run.data.len());
+                self.handle_datagram(now, &run.data, start..end, out);
+                start = end;
+            }
         }
         self.open_received(now, out);
-        self.compact(out);
+        self.compact(runs.len(), out);
         self.conclude(now, out);
     }
 

@@ -192,8 +192,8 @@ impl Channel {
     }
 
     /// A slow reader keeps what it has, and not much more of the buffers that it came in: where a step has
-    /// delivered less than half a buffer, what it delivers is copied.
-    pub(super) fn compact(&self, out: &mut ChannelOutput) {
+    /// delivered less than half of a buffer for each of its runs, what it delivers is copied.
+    pub(super) fn compact(&self, runs: usize, out: &mut ChannelOutput) {
         let Some(call) = self.call.as_ref().filter(|call| call.receive.is_backlogged()) else {
             return;
         };
@@ -204,7 +204,7 @@ impl Channel {
             })
         };
         let bytes: usize = delivered().flatten().map(Bytes::len).sum();
-        if bytes >= DENSE_BYTES_MIN {
+        if bytes >= runs * DENSE_BYTES_MIN {
             return;
         }
         for (tag, notice) in &mut out.notices {
