@@ -105,8 +105,8 @@ impl Call {
         side.tag.is_some() && side.end.is_none() && !is_late
     }
 
-    /// What an application may do now, aborts apart.
-    pub fn words(&self, role: Role) -> impl Iterator<Item = Word> {
+    /// What an application may do now, aborts apart. `eager` = services reply before they have the request.
+    pub fn words(&self, role: Role, eager: bool) -> impl Iterator<Item = Word> {
         let begun = self.side(role).tag.is_some();
         let ended = self.side(role).end.is_some();
         let incoming = if role == Role::Client { self.reply } else { self.request };
@@ -114,7 +114,7 @@ impl Call {
         let writes = match role {
             Role::Client => !ended && !self.request.closed,
             // A service that was told of a failure may not have noticed yet.
-            Role::Server => !self.reply.closed && (ended || self.request.whole),
+            Role::Server => !self.reply.closed && (ended || eager || self.request.whole),
         };
         let ends = role == Role::Client && !ended && self.reply.whole;
         [(reads, Word::Read), (writes, Word::Write), (ends, Word::End)]

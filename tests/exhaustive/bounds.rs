@@ -22,6 +22,8 @@ pub struct Bounds {
     pub in_flight: usize,
     /// Whether the network holds back and reorders.
     pub reorders: bool,
+    /// Whether two datagrams may be received together, as one run.
+    pub runs: bool,
     /// Packets that the network may lose.
     pub losses: u8,
     /// Packets that it may deliver twice.
@@ -36,6 +38,10 @@ pub struct Bounds {
     pub deaths: u8,
     /// Whether the delayed ACK may be due and its timer not be served yet.
     pub late_timers: bool,
+    /// Whether services reply before they have read the request to its end.
+    pub eager: bool,
+    /// Whether services wait for the proof of the client's address.
+    pub reach: bool,
     /// Whether a server takes a channel over from a call that still runs.
     pub takeover: bool,
     /// What is broken.
@@ -63,6 +69,7 @@ impl Bounds {
             window: 2,
             in_flight: 4,
             reorders: true,
+            runs: false,
             losses: 0,
             repeats: 0,
             resends: 0,
@@ -70,6 +77,8 @@ impl Bounds {
             aborts: 0,
             deaths: 0,
             late_timers: false,
+            eager: false,
+            reach: false,
             takeover: true,
             broken: Broken::default(),
         }
@@ -99,6 +108,9 @@ impl Bounds {
             "window" => self.window = value.into(),
             "in_flight" => self.in_flight = value.into(),
             "reorders" => self.reorders = value > 0,
+            "runs" => self.runs = value > 0,
+            "eager" => self.eager = value > 0,
+            "reach" => self.reach = value > 0,
             "losses" => self.losses = value,
             "repeats" => self.repeats = value,
             "resends" => self.resends = value,

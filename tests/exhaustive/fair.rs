@@ -73,7 +73,7 @@ pub fn next(physics: &Physics, world: &World) -> Option<Action> {
     }
     for (index, call) in world.calls.iter().enumerate() {
         for role in [Role::Client, Role::Server] {
-            if let Some(word) = call.words(role).next() {
+            if let Some(word) = call.words(role, physics.bounds.eager).next() {
                 return Some(Action::Say(role, index, word));
             }
         }

@@ -72,8 +72,23 @@ impl Search {
                 actions.push(Action::Lose(index));
             }
         }
+        if self.physics.bounds.runs {
+            self.runs(world, actions);
+        }
         if !world.parked.is_empty() {
             actions.push(Action::Unpark);
+        }
+    }
+
+    /// A run has datagrams of one size, but for the last, which may be shorter.
+    fn runs(&self, world: &World, actions: &mut Vec<Action>) {
+        for (first, one) in world.net.iter().enumerate() {
+            for (second, other) in world.net.iter().enumerate() {
+                let fits = one.to == other.to && one.datagram.len() >= other.datagram.len();
+                if first != second && fits && (self.physics.bounds.reorders || first < second) {
+                    actions.push(Action::Together(first, second));
+                }
+            }
         }
     }
 
@@ -83,7 +98,8 @@ impl Search {
         }
         for (index, call) in world.calls.iter().enumerate() {
             for role in [Role::Client, Role::Server] {
-                actions.extend(call.words(role).map(|word| Action::Say(role, index, word)));
+                let words = call.words(role, self.physics.bounds.eager);
+                actions.extend(words.map(|word| Action::Say(role, index, word)));
                 if world.left.aborts > 0 && call.may_abort(role) {
                     actions.push(Action::Say(role, index, Word::Abort));
                 }
@@ -96,9 +112,9 @@ impl Search {
             let channel = &world.host(role).channel;
             for timer in Timer::ALL {
                 let may = match timer {
-                    Timer::DelayedAck | Timer::FinalAck | Timer::ReachPing => true,
+                    Timer::DelayedAck | Timer::FinalAck => true,
                     Timer::Retransmit => world.left.resends > 0,
-                    Timer::Ping => world.left.pings > 0,
+                    Timer::Ping | Timer::ReachPing => world.left.pings > 0,
                     Timer::Dead => world.left.deaths > 0,
                     Timer::Idle | Timer::Hard => false,
                 };

@@ -39,6 +39,15 @@ impl Story {
             Action::Deliver(index) | Action::Repeat(index) | Action::Lose(index) => {
                 ends(world.net[index].to)
             }
+            Action::Together(first, second) => {
+                self.remark("received together:");
+                for index in [first, second] {
+                    let datagram = Bytes::copy_from_slice(&world.net[index].datagram);
+                    let (from, to) = ends(world.net[index].to);
+                    self.add(|| What::Arrived { from, to, number: 0, datagram });
+                }
+                return;
+            }
             Action::Unpark => ends(Role::Server),
             Action::Fire(role, timer) => {
                 return self.remark(&format!("{role:?}: timer {timer:?} is due"));

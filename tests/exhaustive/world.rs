@@ -29,8 +29,9 @@ use crate::story::Story;
 
 /// Most calls of a search.
 pub const CALLS_MAX: usize = 3;
-/// Where the serial of a header is, and that of an ACK.
+/// Where a datagram has its serial and type, and an ACK the serial that it is about.
 const SERIAL_AT: usize = 16;
+const TYPE_AT: usize = 20;
 const ACK_SERIAL_AT: usize = HEADER_LEN + 12;
 
 /// Something that can happen next.
@@ -40,6 +41,8 @@ pub enum Action {
     Deliver(usize),
     /// It arrives, and will arrive again.
     Repeat(usize),
+    /// These two arrive as one run.
+    Together(usize, usize),
     /// It is lost.
     Lose(usize),
     /// The ACK at the head of the queue that should not be there is looked at.
@@ -66,7 +69,16 @@ pub struct Host {
     /// What its endpoint remembers of the other.
     hint: PeerHint,
     obligations: Obligations,
+    /// The serials that the channel keeps, once they are numbered anew; none since it changed.
+    serials: Option<Arc<[(Role, Serial)]>>,
     fingerprint: u64,
+}
+
+impl Host {
+    fn replace(&mut self, channel: Channel) {
+        self.channel = Arc::new(channel);
+        (self.serials, self.fingerprint) = (None, 0);
+    }
 }
 
 /// What may still go wrong.
@@ -194,6 +206,7 @@ impl Physics {
             channel: Arc::new(self.new_channel(role, hint, ChannelMemory::default())),
             hint,
             obligations: Obligations::default(),
+            serials: None,
             fingerprint: 0,
         }
     }
@@ -209,7 +222,7 @@ impl Physics {
             config: self.config.clone(),
             serials: SerialCounter::new(),
             security: Security::Ready(None),
-            needs_reach: false,
+            needs_reach: self.bounds.reach && role == Role::Server,
             hint,
             memory,
         };
@@ -243,6 +256,9 @@ impl Physics {
                 let flight = next.net[index].clone();
                 self.arrive(&mut next, flight, story);
             }
+            Action::Together(first, second) => {
+                self.arrive_together(&mut next, first, second, story)
+            }
             Action::Lose(index) => {
                 next.left.losses -= 1;
                 next.net.remove(index);
@@ -255,7 +271,7 @@ impl Physics {
             Action::Lapse(role) => {
                 let mut channel = next.host(role).channel.fork();
                 channel.lapse(self.now, Timer::DelayedAck);
-                next.host_mut(role).channel = Arc::new(channel);
+                next.host_mut(role).replace(channel);
             }
             Action::Say(role, call, word) => self.say(&mut next, role, call, word, story),
         }
@@ -267,7 +283,7 @@ impl Physics {
         let left = &mut world.left;
         match timer {
             Timer::Retransmit => left.resends = left.resends.saturating_sub(1),
-            Timer::Ping => left.pings = left.pings.saturating_sub(1),
+            Timer::Ping | Timer::ReachPing => left.pings = left.pings.saturating_sub(1),
             Timer::Dead => {
                 left.deaths = left.deaths.saturating_sub(1);
                 let number = world.host(role).channel.call_number().0;
@@ -355,6 +371,20 @@ impl Physics {
         world.break_rule(acts.then_some(Rule::OldPacketActs));
     }
 
+    /// Two datagrams as one run: the channel answers once.
+    fn arrive_together(&self, world: &mut World, first: usize, second: usize, story: &mut Story) {
+        let flights = [first, second].map(|index| world.net[index].clone());
+        world.net.remove(first.max(second));
+        world.net.remove(first.min(second));
+        let host = world.host_mut(flights[0].to);
+        flights.iter().for_each(|flight| host.obligations.receive(&flight.datagram));
+        let (hint, stride) = (host.hint, flights[0].datagram.len());
+        let data = flights.iter().flat_map(|flight| flight.datagram.iter().copied()).collect();
+        self.drive(world, flights[0].to, story, |channel, out| {
+            channel.handle_run(self.now, &hint, &Run { data, stride }, out);
+        });
+    }
+
     /// What becomes of a channel to which a run without packets comes.
     fn after_nothing(&self, host: &Host) -> (u64, usize, usize) {
         let mut channel = host.channel.fork();
@@ -396,7 +426,7 @@ impl Physics {
                     *serial = next;
                 }
             });
-            server.channel = Arc::new(forgetful);
+            server.replace(forgetful);
         }
     }
 
@@ -440,7 +470,7 @@ impl Physics {
         peer.hint = host.hint;
         peer.learn(self.now, &out.peer, self.config.reach_ttl, self.config.dead_timeout);
         host.hint = peer.hint;
-        host.channel = Arc::new(channel);
+        host.replace(channel);
     }
 
     fn hear(&self, world: &mut World, role: Role, tag: CallTag, notice: &Notice) -> Option<Rule> {
@@ -481,32 +511,70 @@ impl Physics {
 
     /// Brings a world into the one form of all that are alike.
     fn settle(&self, world: &mut World) {
-        let [mut client, mut server] = [&world.client, &world.server].map(|it| it.channel.fork());
-        client.settle(self.now);
-        server.settle(self.now);
-        if self.renumbers {
-            let mut given = [Vec::new(), Vec::new()];
-            let mut note = |by: Role, serial: &mut Serial| given[by as usize].push(serial.0);
-            each_serial(&mut client, &mut server, &mut world.net, &mut world.parked, &mut note);
-            for serials in &mut given {
-                serials.push(0);
-                serials.sort_unstable();
-                serials.dedup();
+        for host in [&mut world.client, &mut world.server] {
+            if host.serials.is_none() {
+                self.note_serials(host);
             }
-            let mut renumber = |by: Role, serial: &mut Serial| {
-                let place = given[by as usize].binary_search(&serial.0);
-                serial.0 = place.map_or(0, |place| place as u32);
-            };
-            each_serial(&mut client, &mut server, &mut world.net, &mut world.parked, &mut renumber);
+        }
+        if self.renumbers {
+            self.renumber(world);
         }
         world.net.sort_by_key(|flight| (flight.to as u8, serial_of(flight)));
-        for (host, channel) in [(&mut world.client, client), (&mut world.server, server)] {
+        for host in [&mut world.client, &mut world.server] {
             settle_hint(&mut host.hint);
-            let print = fingerprint(&(&channel, host.hint, host.obligations));
-            host.fingerprint = print;
-            host.channel = Arc::new(channel);
+            if host.fingerprint == 0 {
+                host.fingerprint = fingerprint(&(&*host.channel, host.hint, host.obligations));
+            }
         }
     }
+
+    fn note_serials(&self, host: &mut Host) {
+        let channel = own(&mut host.channel);
+        channel.settle(self.now);
+        let mut serials = Vec::with_capacity(8);
+        channel.each_serial(&mut |by, serial| serials.push((by, *serial)));
+        host.serials = Some(serials.into());
+    }
+
+    /// Numbers each side's serials from 1, in their order. What does not change is shared with the world
+    /// before.
+    fn renumber(&self, world: &mut World) {
+        let mut given = [vec![0], vec![0]];
+        let mut note = |by: Role, serial: &mut Serial| given[by as usize].push(serial.0);
+        for host in [&world.client, &world.server] {
+            let serials = host.serials.iter().flat_map(|serials| serials.iter());
+            serials.for_each(|(by, serial)| note(*by, &mut serial.clone()));
+        }
+        let World { net, parked, .. } = world;
+        net.iter_mut().chain(parked).for_each(|flight| each_serial_of(flight, &mut note));
+        for serials in &mut given {
+            serials.sort_unstable();
+            serials.dedup();
+        }
+        let place = |by: Role, serial: Serial| {
+            Serial(given[by as usize].binary_search(&serial.0).map_or(0, |place| place as u32))
+        };
+        let mut change = |by: Role, serial: &mut Serial| *serial = place(by, *serial);
+        let World { net, parked, client, server, .. } = world;
+        net.iter_mut().chain(parked).for_each(|flight| each_serial_of(flight, &mut change));
+        for host in [client, server] {
+            let serials = host.serials.iter().flat_map(|serials| serials.iter());
+            if serials.clone().all(|(by, serial)| place(*by, *serial) == *serial) {
+                continue;
+            }
+            host.serials = Some(serials.map(|(by, serial)| (*by, place(*by, *serial))).collect());
+            host.fingerprint = 0;
+            own(&mut host.channel).each_serial(&mut change);
+        }
+    }
+}
+
+/// The channel, to be changed: itself if nobody else has it, else a copy.
+fn own(channel: &mut Arc<Channel>) -> &mut Channel {
+    if Arc::get_mut(channel).is_none() {
+        *channel = Arc::new(channel.fork());
+    }
+    Arc::get_mut(channel).expect("a channel of our own")
 }
 
 /// What can be seen of a step.
@@ -547,32 +615,22 @@ fn word_at(bytes: &[u8], at: usize) -> u32 {
     word.map_or(0, u32::from_be_bytes)
 }
 
-/// Every serial there is, with the side that gave it out.
-fn each_serial(
-    client: &mut Channel,
-    server: &mut Channel,
-    net: &mut [Flight],
-    parked: &mut [Flight],
-    visit: &mut dyn FnMut(Role, &mut Serial),
-) {
-    client.each_serial(visit);
-    server.each_serial(visit);
-    for flight in net.iter_mut().chain(parked) {
-        let (from, to) = match flight.to {
-            Role::Client => (Role::Server, Role::Client),
-            Role::Server => (Role::Client, Role::Server),
-        };
-        let is_ack = flight.datagram[20] == PacketType::Ack.byte();
-        let places = [(SERIAL_AT, from), (ACK_SERIAL_AT, to)];
-        for (at, by) in places.into_iter().take(1 + usize::from(is_ack)) {
-            let before = Serial(word_at(&flight.datagram, at));
-            let mut serial = before;
-            visit(by, &mut serial);
-            if serial != before {
-                let mut datagram = flight.datagram.to_vec();
-                datagram[at..at + 4].copy_from_slice(&serial.0.to_be_bytes());
-                flight.datagram = datagram.into();
-            }
+/// The serials of a datagram, with the side that gave each out.
+fn each_serial_of(flight: &mut Flight, visit: &mut dyn FnMut(Role, &mut Serial)) {
+    let (from, to) = match flight.to {
+        Role::Client => (Role::Server, Role::Client),
+        Role::Server => (Role::Client, Role::Server),
+    };
+    let is_ack = flight.datagram[TYPE_AT] == PacketType::Ack.byte();
+    let places = [(SERIAL_AT, from), (ACK_SERIAL_AT, to)];
+    for (at, by) in places.into_iter().take(1 + usize::from(is_ack)) {
+        let before = Serial(word_at(&flight.datagram, at));
+        let mut serial = before;
+        visit(by, &mut serial);
+        if serial != before {
+            let mut datagram = flight.datagram.to_vec();
+            datagram[at..at + 4].copy_from_slice(&serial.0.to_be_bytes());
+            flight.datagram = datagram.into();
         }
     }
 }
