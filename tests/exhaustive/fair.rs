@@ -11,8 +11,9 @@ use rxrpc::proto::Role;
 use rxrpc::proto::channel::exploring::Timer;
 
 use crate::apps::{End, Word};
+use crate::physics::Physics;
 use crate::story::Story;
-use crate::world::{Action, Physics, World};
+use crate::world::{Action, World};
 
 const SHARDS: usize = 64;
 

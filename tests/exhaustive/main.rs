@@ -1,8 +1,12 @@
 //! Every order of events on a channel, tried: see docs/exploration.md.
 
+mod alike;
 mod apps;
+mod arrivals;
 mod bounds;
 mod fair;
+mod kept;
+mod physics;
 mod rules;
 mod search;
 mod story;

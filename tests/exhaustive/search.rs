@@ -9,8 +9,9 @@ use stateright::{Checker, HasDiscoveries, Model, Property};
 use crate::apps::Word;
 use crate::bounds::Bounds;
 use crate::fair::{self, Ends};
+use crate::physics::Physics;
 use crate::story::Story;
-use crate::world::{Action, Physics, World};
+use crate::world::{Action, World};
 
 const RULES: &str = "every rule holds";
 const CLEAN_END: &str = "a clean end can be reached";
