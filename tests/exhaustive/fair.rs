@@ -1,8 +1,8 @@
 //! From every state a clean end can be reached: by one fair schedule on which nothing more goes wrong.
 //!
 //! Datagrams arrive, oldest first; else applications do what they have to do; else timers run out, but none
-//! by which a call dies. Since the schedule leads from each state to one other, it is enough to go on until a
-//! state that was seen to end well.
+//! by which a call dies, unless its client is past it and the server cannot hear of it. Since the schedule leads
+//! from each state to one other, it is enough to go on until a state that was seen to end well.
 
 use std::collections::HashSet;
 use std::sync::Mutex;
@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use rxrpc::proto::Role;
 use rxrpc::proto::channel::exploring::Timer;
 
-use crate::apps::{End, Word};
+use crate::apps::{Call, End, Word};
 use crate::physics::Physics;
 use crate::story::Story;
 use crate::world::{Action, World};
@@ -82,6 +82,9 @@ pub fn next(physics: &Physics, world: &World) -> Option<Action> {
     if let Some(index) = physics.next_call(world) {
         return Some(Action::Say(Role::Client, index, Word::Start));
     }
+    if is_forsaken(world) {
+        return Some(Action::Fire(Role::Server, Timer::Dead));
+    }
     let timers =
         [Timer::DelayedAck, Timer::FinalAck, Timer::Retransmit, Timer::ReachPing, Timer::Ping];
     let sides = [Role::Client, Role::Server];
@@ -89,6 +92,19 @@ pub fn next(physics: &Physics, world: &World) -> Option<Action> {
     let (role, timer) =
         all.find(|(role, timer)| world.host(*role).channel.timer(*timer).is_some())?;
     Some(Action::Fire(role, timer))
+}
+
+/// Whether the server has a call of which its client knows nothing any more: a later one, of which the server
+/// has heard nothing, was lost and given up. Packets of the older call do nothing at the client then
+/// (rx-race.md R12), so only silence ends it.
+fn is_forsaken(world: &World) -> bool {
+    let (client, server) = (&world.client.channel, &world.server.channel);
+    let last = client.call_number();
+    let given_up = |call: &Call| call.number == last.0 && call.is_excused;
+    client.state().is_none()
+        && last > server.call_number()
+        && world.calls.iter().any(given_up)
+        && server.timer(Timer::Dead).is_some()
 }
 
 /// All is over, and well where no application and no death ended it.
