@@ -1,13 +1,16 @@
 //! RC-27: two processes, a real socket, four channels, calls as fast as they go.
 //!
 //! Counters decide, never the clock: no BUSY, nothing sent again by a timer at either end, no call lost.
-//! `RXRPC_SOAK_CALLS` sets the number of calls; the slowest is printed.
+//! `RXRPC_SOAK_CALLS` sets the number of calls, `RXRPC_SOAK_LOSSY_CALLS` that of calls through loss; the slowest
+//! is printed. Ten million, a tenth of them through loss:
+//! `RXRPC_SOAK_CALLS=9000000 RXRPC_SOAK_LOSSY_CALLS=1000000 cargo test --release --test soak -- --nocapture`
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rxrpc::net::{FaultControl, Faults, FaultyNetwork, UdpOptions, network_source};
 use rxrpc::proto::Counters;
 use rxrpc::{ConnectOptions, Endpoint, Request, ServiceOptions, unary};
 
@@ -58,10 +61,8 @@ fn the_other_process() {
     });
 }
 
-#[test]
-fn rc_27_calls_between_two_processes_meet_no_busy_and_no_timer() {
-    let calls: usize =
-        std::env::var("RXRPC_SOAK_CALLS").map_or(100_000, |text| text.parse().unwrap());
+/// A server process, and the way to its last words.
+fn serve() -> (Server, impl FnMut(&str) -> String) {
     let mut server = Server(
         Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "the_other_process", "--nocapture", "--test-threads=1"])
@@ -72,13 +73,68 @@ fn rc_27_calls_between_two_processes_meet_no_busy_and_no_timer() {
             .unwrap(),
     );
     let mut lines = BufReader::new(server.0.stdout.take().unwrap()).lines();
-    let mut line_of = |name: &str| {
+    let line_of = move |name: &str| {
         let line = lines.by_ref().map(Result::unwrap).find(|line| line.contains(name)).unwrap();
         line.split_once(name).unwrap().1.trim().to_owned()
     };
+    (server, line_of)
+}
+
+fn calls_of(name: &str, usual: usize) -> usize {
+    std::env::var(name).map_or(usual, |text| text.parse().unwrap())
+}
+
+/// A hundredth of the datagrams is lost, each way. Counters decide: every call is good and ran once, none met
+/// BUSY; whatever stalled, stalled for a loss: a lost datagram makes a timer send again at either end, and no more.
+#[test]
+fn calls_through_loss_are_good_and_run_once() {
+    let calls = calls_of("RXRPC_SOAK_LOSSY_CALLS", 2_000);
+    let (mut server, mut line_of) = serve();
     let address: SocketAddr = line_of("address ").parse().unwrap();
-    let (ours, slowest, took) =
-        actix_rt::System::new().block_on(async move { make_calls(address, calls).await });
+    let control = FaultControl::new();
+    control.set(Faults { loss_probability: 0.01, ..Faults::default() });
+    let network = {
+        let control = control.clone();
+        network_source(move || {
+            let any = SocketAddr::from(([127, 0, 0, 1], 0));
+            Ok(FaultyNetwork::new(UdpOptions::bind_to(any).bind()?.open()?, 7, control))
+        })
+    };
+    let (ours, slowest, took) = actix_rt::System::new().block_on(async move {
+        let client = Endpoint::builder().network(network).start().await.unwrap();
+        make_calls(client, address, calls).await
+    });
+    drop(server.0.stdin.take());
+    let theirs: Vec<u64> =
+        line_of("counters ").split(' ').map(|number| number.parse().unwrap()).collect();
+    let lost = [control.outgoing_counters(), control.incoming_counters()]
+        .map(|counters| counters.lost_datagrams)
+        .iter()
+        .sum::<u64>();
+    println!(
+        "{calls} calls through loss in {took:.1?}, slowest {slowest:.1?}: {lost} datagrams lost, {} and {} sent \
+         again by a timer",
+        ours.resent_by_timer, theirs[3]
+    );
+    let calls = calls as u64;
+    assert_eq!((ours.client_calls, ours.calls_good, ours.calls_failed), (calls, calls, 0));
+    assert_eq!((ours.busy_received, ours.aborts_received), (0, 0));
+    assert_eq!(theirs[0], calls, "each call ran once");
+    assert_eq!((theirs[2], theirs[4]), (0, 0), "BUSY sent, aborts sent");
+    assert!(calls < 2_000 || lost > 0, "nothing was lost");
+    assert!(ours.resent_by_timer + theirs[3] <= 2 * lost, "a timer sent again what was not lost");
+}
+
+#[test]
+fn rc_27_calls_between_two_processes_meet_no_busy_and_no_timer() {
+    let calls = calls_of("RXRPC_SOAK_CALLS", 100_000);
+    let (mut server, mut line_of) = serve();
+    let address: SocketAddr = line_of("address ").parse().unwrap();
+    let (ours, slowest, took) = actix_rt::System::new().block_on(async move {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let client = Endpoint::builder().bind(any).start().await.unwrap();
+        make_calls(client, address, calls).await
+    });
     drop(server.0.stdin.take());
     let theirs: Vec<u64> =
         line_of("counters ").split(' ').map(|number| number.parse().unwrap()).collect();
@@ -93,9 +149,11 @@ fn rc_27_calls_between_two_processes_meet_no_busy_and_no_timer() {
     assert_eq!(theirs[2..], [0, 0, 0], "BUSY sent, packets sent again by timer, aborts sent");
 }
 
-async fn make_calls(address: SocketAddr, calls: usize) -> (Counters, Duration, Duration) {
-    let client =
-        Endpoint::builder().bind(SocketAddr::from(([127, 0, 0, 1], 0))).start().await.unwrap();
+async fn make_calls(
+    client: Endpoint,
+    address: SocketAddr,
+    calls: usize,
+) -> (Counters, Duration, Duration) {
     let options = ConnectOptions { connections_max: 1, ..ConnectOptions::default() };
     let connection = client.connect_with(address, 1, options).await.unwrap();
     let began = Instant::now();
