@@ -39,10 +39,20 @@ enum Port {
     Server(ServerPort),
 }
 
+/// Where a step gathers its output: there from the first step on, until the channel rests.
+#[derive(Default)]
+struct Lazy(Option<Box<ChannelOutput>>);
+
+impl Lazy {
+    fn get(&mut self) -> &mut ChannelOutput {
+        self.0.get_or_insert_default()
+    }
+}
+
 /// See the module.
 pub struct Channel {
     core: channel::Channel,
-    out: ChannelOutput,
+    out: Lazy,
     route: RouteId,
     index: ChannelIndex,
     origin: Origin,
@@ -92,7 +102,7 @@ impl Channel {
         watch.note(&parts.core);
         Channel {
             core: parts.core,
-            out: ChannelOutput::default(),
+            out: Lazy::default(),
             route: parts.route,
             index: parts.index,
             origin: parts.origin,
@@ -118,15 +128,15 @@ impl Channel {
         // First: a channel that breaks while it tells an application must not forget the call it has begun.
         self.lease.set_report(self.core.memory());
         loop {
-            for word in self.out.connection.drain(..) {
+            for word in self.out.get().connection.drain(..) {
                 let index = self.index;
                 self.lease.parent().do_send(ChannelSays { index, word });
             }
-            if self.out.notices.is_empty() {
+            if self.out.get().notices.is_empty() {
                 break;
             }
             let spare = std::mem::take(&mut self.spare_notices);
-            let mut notices = std::mem::replace(&mut self.out.notices, spare);
+            let mut notices = std::mem::replace(&mut self.out.get().notices, spare);
             let mut each = notices.drain(..).peekable();
             while let Some((tag, notice)) = each.next() {
                 let Notice::Incoming(incoming) = notice else {
@@ -153,6 +163,16 @@ impl Channel {
         dawdle(context);
     }
 
+    /// Time has passed since the last call: what was kept for the next one is given back, so that an idle
+    /// channel is small.
+    fn rest(&mut self) {
+        self.core.rest();
+        if self.out.get().is_empty() {
+            self.out = Lazy::default();
+        }
+        self.spare_notices = Vec::new();
+    }
+
     fn publish(&mut self) {
         let deadline = self.core.next_deadline();
         let is_earlier = match (deadline, self.published) {
@@ -163,7 +183,7 @@ impl Channel {
         if is_earlier {
             self.published = deadline;
         }
-        let out = &mut self.out;
+        let out = self.out.get();
         if !self.wants_events {
             let tally = &mut self.tally;
             out.events.retain(|event| !tally.absorb(event));
@@ -208,10 +228,10 @@ impl Channel {
         }
         if let Some(command) = command {
             let ends = matches!(command, Command::End | Command::Abort(_));
-            self.core.handle_command(now, tag, command, &mut self.out);
+            self.core.handle_command(now, tag, command, self.out.get());
             if ends && let Some((_, Port::Client(_, port))) = self.port.take() {
                 // The connection learns that the channel is free before the user can ask for another call.
-                for word in self.out.connection.drain(..) {
+                for word in self.out.get().connection.drain(..) {
                     let index = self.index;
                     self.lease.parent().do_send(ChannelSays { index, word });
                 }
@@ -264,7 +284,7 @@ impl Handler<Packets> for Channel {
 
     fn handle(&mut self, packets: Packets, context: &mut Context<Channel>) {
         let now = packets.at;
-        self.core.handle_runs(now, &packets.hint, &packets.runs, &mut self.out);
+        self.core.handle_runs(now, &packets.hint, &packets.runs, self.out.get());
         self.conclude(now, context);
     }
 }
@@ -274,7 +294,7 @@ impl Handler<CallCommand> for Channel {
 
     fn handle(&mut self, message: CallCommand, context: &mut Context<Channel>) {
         let now = super::local_endpoint::now();
-        self.core.handle_command(now, message.tag, message.command, &mut self.out);
+        self.core.handle_command(now, message.tag, message.command, self.out.get());
         self.conclude(now, context);
     }
 }
@@ -298,7 +318,7 @@ impl Handler<Begin> for Channel {
             port.opened(self.own(context), tag);
         }
         self.port = Some((tag, Port::Client(begin.key, port)));
-        self.core.handle_start(now, begin.start, &mut self.out);
+        self.core.handle_start(now, begin.start, self.out.get());
         debug_assert_eq!(self.core.tag(), tag);
         self.conclude(now, context);
     }
@@ -320,7 +340,7 @@ impl Handler<CancelBegun> for Channel {
         }
         let (now, tag) = (super::local_endpoint::now(), *tag);
         self.port = None;
-        self.core.handle_command(now, tag, Command::End, &mut self.out);
+        self.core.handle_command(now, tag, Command::End, self.out.get());
         self.conclude(now, context);
     }
 }
@@ -330,7 +350,7 @@ impl Handler<ConnectionSays> for Channel {
 
     fn handle(&mut self, message: ConnectionSays, context: &mut Context<Channel>) {
         let now = super::local_endpoint::now();
-        self.core.handle_connection(now, message.word, &mut self.out);
+        self.core.handle_connection(now, message.word, self.out.get());
         self.conclude(now, context);
     }
 }
@@ -341,8 +361,11 @@ impl Handler<Due> for Channel {
     fn handle(&mut self, _: Due, context: &mut Context<Channel>) {
         let now = super::local_endpoint::now();
         self.published = None;
-        self.core.handle_deadline(now, &mut self.out);
+        self.core.handle_deadline(now, self.out.get());
         self.conclude(now, context);
+        if self.core.state().is_none() {
+            self.rest();
+        }
     }
 }
 
@@ -351,7 +374,7 @@ impl Handler<Unreachable> for Channel {
 
     fn handle(&mut self, message: Unreachable, context: &mut Context<Channel>) {
         let now = super::local_endpoint::now();
-        self.core.handle_network_problem(now, message.problem, &mut self.out);
+        self.core.handle_network_problem(now, message.problem, self.out.get());
         self.conclude(now, context);
     }
 }
@@ -361,7 +384,7 @@ impl Handler<MoreRoom> for Channel {
 
     fn handle(&mut self, _: MoreRoom, context: &mut Context<Channel>) {
         let now = super::local_endpoint::now();
-        self.core.handle_room(now, &mut self.out);
+        self.core.handle_room(now, self.out.get());
         self.conclude(now, context);
     }
 }
@@ -378,7 +401,7 @@ impl Handler<Turn> for Channel {
             }
             Err(code) => Err(code),
         };
-        self.core.handle_turn(now, message.tag, turn, &mut self.out);
+        self.core.handle_turn(now, message.tag, turn, self.out.get());
         self.conclude(now, context);
         // A call that is over by now takes no place.
         self.running = None;
@@ -408,7 +431,7 @@ impl Handler<Drain> for Channel {
     fn handle(&mut self, _: Drain, context: &mut Context<Channel>) {
         let now = super::local_endpoint::now();
         self.draining = true;
-        self.core.handle_connection(now, ConnectionToChannel::Drain, &mut self.out);
+        self.core.handle_connection(now, ConnectionToChannel::Drain, self.out.get());
         self.conclude(now, context);
     }
 }
@@ -420,7 +443,7 @@ impl Handler<Close> for Channel {
         let now = super::local_endpoint::now();
         self.draining = false;
         let word = ConnectionToChannel::Failed(ConnectionFailure::Closed);
-        self.core.handle_connection(now, word, &mut self.out);
+        self.core.handle_connection(now, word, self.out.get());
         self.conclude(now, context);
         context.stop();
     }

@@ -238,8 +238,8 @@ impl Client {
             opened.borrow_mut().push(connection?);
         }
         let wall_s = began.elapsed().as_secs_f64();
-        // The last replies are acknowledged after 10 ms.
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        // Connections rest when the timers of their last calls have run out.
+        tokio::time::sleep(Duration::from_millis(1500)).await;
         Ok(Outcome { wall_s, units: more as u64, ..Outcome::default() })
     }
 
