@@ -109,7 +109,7 @@ fn routing(c: &mut Criterion) {
         let mut cids = Vec::new();
         for _ in 0..count {
             let ids: ConnectionIds = router.allocate(ServiceId(1), SecurityIndex::NULL);
-            router.insert_client(now, ids, peer, ());
+            router.insert_client(now, ids, peer, (), &mut RouterOutput::default());
             cids.push(ids.cid);
         }
         // Replies: one full packet for each of 64 connections, and a run of 45 for one.

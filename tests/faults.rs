@@ -429,28 +429,57 @@ async fn a_send_without_buffers_is_a_lost_packet() {
 }
 
 /// The path takes smaller datagrams than ours, and the network says so. What is numbered cannot be cut anew
-/// (rx-flow.md 13): its call dies, if nobody fragments it; the next one has smaller packets.
+/// (rx-flow.md 9.3): it goes again in fragments, and later packets are smaller.
 #[actix_rt::test]
-async fn packets_too_large_for_the_path_cost_their_call_and_get_smaller() {
+async fn packets_too_large_for_the_path_go_again_in_fragments() {
+    let (calls, fragmented) = calls_over_a_narrow_path(true).await;
+    assert_eq!(calls, [Ok(()), Ok(()), Ok(())]);
+    assert!(fragmented > 0);
+}
+
+/// As above, where fragments are lost too: the call dies, and the next one is good.
+#[actix_rt::test]
+async fn packets_too_large_for_the_path_cost_their_call_where_fragments_are_lost() {
+    let (calls, _) = calls_over_a_narrow_path(false).await;
+    assert_eq!(calls, [Err(CallFailure::Dead(DEAD_TIMEOUT)), Ok(()), Ok(())]);
+}
+
+/// A large call, a small one beside it, and a large one after them; and how many datagrams might be fragmented.
+async fn calls_over_a_narrow_path(takes_fragments: bool) -> ([Result<(), CallFailure>; 3], usize) {
     const EMSGSIZE: i32 = 90;
     const MTU: u32 = 1000;
     tokio::time::pause();
     let (mood, server, client) = moody().await;
     let connection = client.connect(server.local_addr(), 1).await.unwrap();
     let news = mood.clone();
+    let fragmented = Arc::new(AtomicUsize::new(0));
+    let count = fragmented.clone();
     mood.lock().unwrap().send = Box::new(move |transmit| {
-        if transmit.contents.len() + 28 <= MTU as usize { Ok(()) } else { Err(errno(EMSGSIZE)) }
+        let fits = transmit.contents.len() + 28 <= MTU as usize;
+        if !fits && transmit.may_fragment {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        match fits || (takes_fragments && transmit.may_fragment) {
+            true => Ok(()),
+            false => Err(errno(EMSGSIZE)),
+        }
     });
     let request = pattern(50_000);
-    let (lost, small, ()) =
-        futures::join!(connection.call(request.clone()), connection.call("x"), async {
+    let echo = async |bytes: Bytes| match connection.call(bytes.clone()).await {
+        Ok(reply) => {
+            assert_eq!(reply, bytes);
+            Ok(())
+        }
+        Err(CallError::Failed(failure)) => Err(failure),
+        Err(other) => panic!("{other}"),
+    };
+    let (large, small, ()) =
+        futures::join!(echo(request.clone()), echo(Bytes::from_static(b"x")), async {
             sleep(Duration::from_millis(1)).await;
             let error = PathError::TooBig { mtu: MTU };
             news.lock().unwrap().news.push(Incoming::PathError { to: at(7000), error });
         });
-    assert_eq!(lost, failed(CallFailure::Dead(DEAD_TIMEOUT)));
-    assert_eq!(small.unwrap(), "x");
-    assert_eq!(connection.call(request.clone()).await.unwrap(), request);
+    ([large, small, echo(request).await], fragmented.load(Ordering::Relaxed))
 }
 
 /// Nobody listens: a call that has heard nothing fails at once, one whose peer was there at its next packet.

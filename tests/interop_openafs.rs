@@ -248,6 +248,36 @@ fn jumbograms_from_openafs_are_taken_when_we_advertise_them() {
 }
 
 #[test]
+fn jumbograms_of_ours_are_taken_by_openafs() {
+    let _one = serial();
+    let Some(rig) = rig() else { return };
+    let mut table = Table::new("jumbograms from us");
+    let largest = |totals: &str, way: &str| number(totals, &format!("largest_{way}")).unwrap_or(0);
+    let bytes = if full() { 20_000_000 } else { 4_000_000 };
+    for (options, jumbo) in [(&NO_OPTIONS[..], true), (&["--nojumbo"][..], false)] {
+        let peer = rig.peer(options);
+        let relay = rig.relay(&peer, &NO_OPTIONS);
+        for op in ["send", "sum", "echo"] {
+            let load = Load::new(op, bytes).options(&["--jumbo", "4"]);
+            table.load(rig, Way::OursToOpenAfs, relay.port, &load);
+        }
+        let size = largest(&relay.stop(), "up");
+        let right = if jumbo { size > 2000 && size <= 5692 } else { size <= 1444 };
+        table.check(&format!("largest datagram of ours, {options:?}: {size}"), right, "");
+        peer.stop();
+    }
+    let server = echo_server(&["--jumbo", "4"]);
+    let relay = rig.relay(&server, &NO_OPTIONS);
+    for op in ["recv", "pattern", "echo"] {
+        table.load(rig, Way::OpenAfsToOurs, relay.port, &Load::new(op, bytes));
+    }
+    let size = largest(&relay.stop(), "down");
+    table.check(&format!("largest datagram of our server: {size}"), size > 2000, "");
+    server.stop();
+    table.finish();
+}
+
+#[test]
 fn a_reachability_check_comes_before_the_call() {
     let _one = serial();
     let Some(rig) = rig() else { return };

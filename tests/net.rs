@@ -107,7 +107,7 @@ async fn runs_keep_order_and_content() {
         let (mut packets, mut pieces, mut receives) = (0, 0, 0);
         for seed in 0..50 {
             let contents = run(per_run, 1444, seed);
-            send(&mut a, &Transmit { to, contents: &contents, segment_size: 1444 }).await.unwrap();
+            send(&mut a, &Transmit::run(to, &contents, 1444)).await.unwrap();
             let mut got: Vec<u8> = Vec::new();
             while got.len() < contents.len() {
                 let incoming = receive(&mut b).await;
@@ -140,7 +140,7 @@ async fn a_long_transmit_is_sent_in_parts() {
     let to = b.local_addr();
     for (count, size) in [(200, 100), (9, 16_000), (3, 60_000)] {
         let contents = run(count, size, 1);
-        send(&mut a, &Transmit { to, contents: &contents, segment_size: size }).await.unwrap();
+        send(&mut a, &Transmit::run(to, &contents, size)).await.unwrap();
         let (datagrams, _) = receive_datagrams(&mut b, count).await;
         let sent = cut(&contents, size);
         assert!(datagrams.iter().map(|(_, datagram)| &datagram[..]).eq(sent), "{count} x {size}");
@@ -163,7 +163,7 @@ async fn a_dual_stack_socket_speaks_plain_ipv4() {
     assert_eq!(datagrams[1].1, b"from v6");
 
     let contents = run(20, 1000, 0);
-    let transmit = Transmit { to: v4.local_addr(), contents: &contents, segment_size: 1000 };
+    let transmit = Transmit::run(v4.local_addr(), &contents, 1000);
     send(&mut dual, &transmit).await.unwrap();
     let (datagrams, _) = receive_datagrams(&mut v4, 20).await;
     assert!(datagrams.iter().map(|(_, datagram)| &datagram[..]).eq(transmit.datagrams()));
@@ -277,7 +277,7 @@ async fn faults_in_memory_follow_their_seed() {
         let ((_, a), (to, b)) = (end(seed), end(seed + 1));
         let (mut a, mut b) = (a().unwrap(), b().unwrap());
         let contents: Vec<u8> = (0..100).collect();
-        send(&mut a, &Transmit { to, contents: &contents, segment_size: 1 }).await.unwrap();
+        send(&mut a, &Transmit::run(to, &contents, 1)).await.unwrap();
         let left = 100 - control.outgoing_counters().lost_datagrams as usize;
         // Nobody else would send what is due.
         let sending = tokio::task::spawn_local(async move {

@@ -160,7 +160,7 @@ impl Pair {
                 self.of(side).problem(now, NetworkProblem::HostUnreachable);
             }
             Operation::Narrow { side, payload_max } => {
-                self.of(side).channel.handle_payload_max(payload_max.max(492));
+                self.of(side).narrow(now, payload_max.max(492));
             }
             Operation::Break { side } => self.of(side).break_channel(now),
         }

@@ -294,7 +294,7 @@ impl World {
                 self.endpoint.network_problem(now, address(from), problem);
             }
             Operation::PathSize { from, max } => {
-                self.endpoint.path_size(address(from), usize::from(max));
+                self.endpoint.path_size(now, address(from), usize::from(max));
             }
             Operation::CloseConnection { route } => {
                 if let Some(route) = pick(&self.endpoint.routes(), route) {

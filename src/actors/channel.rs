@@ -12,7 +12,7 @@ use super::local_endpoint::Outbox;
 use super::marks::{Mark, Watch, dawdle};
 use super::messages::{
     AskIdle, Begin, CallCommand, CallKey, CancelBegun, ChannelSays, Close, ConnectionSays, Drain,
-    Due, IdleSince, Inspect, MoreRoom, Narrowed, Output, Packets, RunningCall, Turn, Unreachable,
+    Due, IdleSince, Inspect, MoreRoom, Output, Packets, PathSized, RunningCall, Turn, Unreachable,
 };
 use super::snapshot::{ChannelSnapshot, SnapshotPart};
 use crate::client::port::ClientPort;
@@ -389,6 +389,16 @@ impl Handler<MoreRoom> for Channel {
     }
 }
 
+impl Handler<PathSized> for Channel {
+    type Result = ();
+
+    fn handle(&mut self, message: PathSized, context: &mut Context<Channel>) {
+        let now = super::local_endpoint::now();
+        self.core.handle_path_size(now, &message.path, &mut self.out);
+        self.conclude(now, context);
+    }
+}
+
 impl Handler<Turn> for Channel {
     type Result = ();
 
@@ -405,14 +415,6 @@ impl Handler<Turn> for Channel {
         self.conclude(now, context);
         // A call that is over by now takes no place.
         self.running = None;
-    }
-}
-
-impl Handler<Narrowed> for Channel {
-    type Result = ();
-
-    fn handle(&mut self, message: Narrowed, _: &mut Context<Channel>) {
-        self.core.handle_payload_max(message.payload_max);
     }
 }
 

@@ -216,7 +216,7 @@ impl LocalEndpoint {
         let contexts = Contexts::new();
         let address = contexts.connection();
         let target = Target::from(&contexts);
-        let route = self.router.insert_client(now, ids, connect.peer, target);
+        let route = self.router.insert_client(now, ids, connect.peer, target, &mut self.router_out);
         let serials = SerialCounter::new();
         let setup = ChannelSetup {
             role: Role::Client,

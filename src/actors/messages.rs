@@ -14,6 +14,7 @@ use crate::error::{ConnectError, ShutdownReport};
 use crate::proto::channel::{ChannelToConnection, Command, Run, Start};
 use crate::proto::connection::ConnectionToChannel;
 use crate::proto::event::{CallTally, Event, Origin};
+use crate::proto::path::PathSize;
 use crate::proto::peer::{PeerHint, PeerReport};
 use crate::proto::router::{ChannelBrief, RouteId, Waker};
 use crate::proto::{CallTag, Datagrams, Holding, NetworkProblem, TurnWord};
@@ -97,12 +98,12 @@ pub struct TurnOver {
     pub service_id: ServiceId,
 }
 
-/// Endpoint to channel: the path takes smaller packets only.
+/// Endpoint to channel: the path to the peer takes smaller datagrams than was thought.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
-pub struct Narrowed {
-    /// Payload of a DATA packet, in bytes.
-    pub payload_max: u16,
+pub struct PathSized {
+    /// What it takes now.
+    pub path: PathSize,
 }
 
 /// Downward: end what runs, then yourself.

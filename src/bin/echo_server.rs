@@ -38,7 +38,7 @@ struct Args {
     /// Answer the questions of rxdebug
     #[arg(long)]
     debug: bool,
-    /// Packets per datagram that clients may send; 1 = no jumbograms
+    /// Packets per datagram, from clients and to those that take so many; 1 = no jumbograms
     #[arg(long, value_name = "PACKETS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=6))]
     jumbo: u32,
     /// Let also calls of service 1 wait until their client has proved its address

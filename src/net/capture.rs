@@ -253,7 +253,7 @@ mod tests {
             CaptureNetwork::new(hub.bind("127.0.0.1:7000".parse().unwrap()).unwrap(), file.clone())
                 .unwrap();
         let mut b = hub.bind("127.0.0.1:7001".parse().unwrap()).unwrap();
-        a.try_send(&Transmit { to: b.local_addr(), contents: b"abcde", segment_size: 2 }).unwrap();
+        a.try_send(&Transmit::run(b.local_addr(), b"abcde", 2)).unwrap();
         tokio::time::advance(Duration::from_millis(1500)).await;
         b.try_send(&Transmit::datagram(a.local_addr(), b"")).unwrap();
         let cx = &mut Context::from_waker(Waker::noop());

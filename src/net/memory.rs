@@ -31,6 +31,10 @@ pub struct MemoryLimits {
     pub queue_datagrams_max: usize,
     /// Largest datagram; a larger one is refused as the kernel refuses it (EMSGSIZE).
     pub datagram_bytes_max: usize,
+    /// Largest datagram that passes unfragmented; a larger one that must not be fragmented is lost.
+    pub unfragmented_bytes_max: usize,
+    /// Whether the sender of such a datagram hears of it ([`PathError::TooBig`]); otherwise it disappears.
+    pub reports_too_big: bool,
     /// Datagrams per [`Transmit`]; 1 imitates a kernel without offload.
     pub segments_max: usize,
     /// Whether a datagram to an address without endpoint is answered by
@@ -45,6 +49,8 @@ impl Default for MemoryLimits {
             queue_bytes_max: 4 << 20,
             queue_datagrams_max: 16_384,
             datagram_bytes_max: 65_507,
+            unfragmented_bytes_max: 65_507,
+            reports_too_big: true,
             segments_max: 64,
             reports_unreachable: true,
         }
@@ -60,6 +66,8 @@ pub struct MemoryCounters {
     pub overflowed_datagrams: u64,
     /// Datagrams to an address without endpoint.
     pub unreachable_datagrams: u64,
+    /// Datagrams lost because they were too large to pass unfragmented.
+    pub too_big_datagrams: u64,
 }
 
 /// The wire between [`MemoryNetwork`]s. Clones are the same wire; endpoints may be on any thread.
@@ -222,6 +230,9 @@ impl Wire {
             return Err(message_too_long());
         }
         let offered = datagrams_in(data.len(), stride);
+        if data.len().min(stride) > self.limits.unfragmented_bytes_max && !transmit.may_fragment {
+            return Ok(self.lose_too_big(from, transmit));
+        }
         let Some(inbox) = self.endpoints.get_mut(&specified(transmit.to)) else {
             self.counters.unreachable_datagrams += offered as u64;
             return Ok(self.report_unreachable(from, transmit.to));
@@ -245,14 +256,37 @@ impl Wire {
         Ok(inbox.waker.take())
     }
 
+    /// All of a run is lost, but for a shorter last datagram that passes.
+    fn lose_too_big(&mut self, from: SocketAddr, transmit: &Transmit<'_>) -> Option<Waker> {
+        let most = self.limits.unfragmented_bytes_max;
+        let lost = transmit.datagrams().filter(|datagram| datagram.len() > most).count();
+        self.counters.too_big_datagrams += lost as u64;
+        let last = transmit.datagrams().last().filter(|datagram| datagram.len() <= most);
+        let mut waker = None;
+        if let Some(last) = last {
+            let transmit = Transmit::datagram(transmit.to, last);
+            waker = self.deliver(from, &transmit, Bytes::copy_from_slice(last)).ok().flatten();
+        }
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        let headers = if transmit.to.is_ipv4() { 28 } else { 48 };
+        let error = PathError::TooBig { mtu: (most + headers) as u32 };
+        if self.limits.reports_too_big { self.report(from, transmit.to, error) } else { None }
+    }
+
     fn report_unreachable(&mut self, sender: SocketAddr, to: SocketAddr) -> Option<Waker> {
         if !self.limits.reports_unreachable {
             return None;
         }
+        self.report(sender, to, PathError::PortUnreachable)
+    }
+
+    fn report(&mut self, sender: SocketAddr, to: SocketAddr, error: PathError) -> Option<Waker> {
         let inbox = self.endpoints.get_mut(&sender)?;
         // Reports count against no limit but their own, so that they never push out datagrams.
         if inbox.queue.len() < self.limits.queue_datagrams_max {
-            inbox.queue.push_back(Incoming::PathError { to, error: PathError::PortUnreachable });
+            inbox.queue.push_back(Incoming::PathError { to, error });
         }
         inbox.waker.take()
     }
@@ -303,7 +337,7 @@ mod tests {
     fn a_transmit_arrives_as_one_run() {
         let hub = MemoryHub::new();
         let (mut a, mut b) = (hub.bind(any()).unwrap(), hub.bind(any()).unwrap());
-        a.try_send(&Transmit { to: b.addr, contents: b"aabbc", segment_size: 2 }).unwrap();
+        a.try_send(&Transmit::run(b.addr, b"aabbc", 2)).unwrap();
         a.try_send(&Transmit::datagram(b.addr, b"")).unwrap();
         assert_eq!(
             received(&mut b),
@@ -348,10 +382,10 @@ mod tests {
         let hub =
             MemoryHub::with_limits(MemoryLimits { queue_bytes_max: 10, ..Default::default() });
         let (mut a, mut b) = (hub.bind(any()).unwrap(), hub.bind(any()).unwrap());
-        a.try_send(&Transmit { to: b.addr, contents: &[0; 10], segment_size: 4 }).unwrap();
+        a.try_send(&Transmit::run(b.addr, &[0; 10], 4)).unwrap();
         assert_eq!(hub.counters().overflowed_datagrams, 0);
         assert_eq!(received(&mut b).len(), 1);
-        a.try_send(&Transmit { to: b.addr, contents: &[0; 11], segment_size: 4 }).unwrap();
+        a.try_send(&Transmit::run(b.addr, &[0; 11], 4)).unwrap();
         assert_eq!(hub.counters().overflowed_datagrams, 1);
         a.try_send(&Transmit::datagram(b.addr, &[0; 3])).unwrap();
         assert_eq!(hub.counters().overflowed_datagrams, 2);
@@ -378,14 +412,35 @@ mod tests {
         let hub =
             MemoryHub::with_limits(MemoryLimits { datagram_bytes_max: 4, ..Default::default() });
         let (mut a, mut b) = (hub.bind(any()).unwrap(), hub.bind(any()).unwrap());
-        a.try_send(&Transmit { to: b.addr, contents: &[0; 8], segment_size: 4 }).unwrap();
-        let error =
-            a.try_send(&Transmit { to: b.addr, contents: &[0; 8], segment_size: 5 }).unwrap_err();
+        a.try_send(&Transmit::run(b.addr, &[0; 8], 4)).unwrap();
+        let error = a.try_send(&Transmit::run(b.addr, &[0; 8], 5)).unwrap_err();
         assert_eq!(error.raw_os_error(), message_too_long().raw_os_error());
         assert_eq!(received(&mut b).len(), 1);
     }
 
     /// A receiver on another thread and runtime is woken by a send from here.
+    #[test]
+    fn a_datagram_above_the_mtu_passes_only_in_fragments() {
+        for reports_too_big in [true, false] {
+            let hub = MemoryHub::with_limits(MemoryLimits {
+                unfragmented_bytes_max: 4,
+                reports_too_big,
+                ..MemoryLimits::default()
+            });
+            let (mut a, mut b) = (hub.bind(any()).unwrap(), hub.bind(any()).unwrap());
+            a.try_send(&Transmit::run(b.addr, b"aaaaabbbbbcccc", 5)).unwrap();
+            let data = |data| Incoming::Datagrams { from: a.addr, data, stride: 4 };
+            assert_eq!(received(&mut b), [data(Bytes::from_static(b"cccc"))]);
+            let report = Incoming::PathError { to: b.addr, error: PathError::TooBig { mtu: 32 } };
+            let expected = if reports_too_big { vec![report] } else { vec![] };
+            assert_eq!(received(&mut a), expected);
+            assert_eq!(hub.counters().too_big_datagrams, 2);
+            let whole = Transmit { may_fragment: true, ..Transmit::run(b.addr, b"aaaaabb", 5) };
+            a.try_send(&whole).unwrap();
+            assert!(matches!(&received(&mut b)[..], [Incoming::Datagrams { stride: 5, .. }]));
+        }
+    }
+
     #[test]
     fn a_send_wakes_a_receiver_on_another_thread() {
         let hub = MemoryHub::new();

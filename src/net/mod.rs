@@ -34,12 +34,20 @@ pub struct Transmit<'a> {
     /// Bytes per datagram: `contents` is cut here, the last may be shorter. Anything not less than
     /// the length of `contents` means one datagram. Not zero.
     pub segment_size: usize,
+    /// Whether the IP layer may cut a datagram that is larger than the path's MTU. Otherwise such a
+    /// datagram does not arrive, and the network may say so ([`PathError::TooBig`]).
+    pub may_fragment: bool,
 }
 
 impl<'a> Transmit<'a> {
-    /// A single datagram.
+    /// A single datagram, not to be fragmented.
     pub fn datagram(to: SocketAddr, contents: &'a [u8]) -> Transmit<'a> {
-        Transmit { to, contents, segment_size: contents.len().max(1) }
+        Transmit::run(to, contents, contents.len().max(1))
+    }
+
+    /// Datagrams of `segment_size` bytes, the last may be shorter; none to be fragmented.
+    pub fn run(to: SocketAddr, contents: &'a [u8], segment_size: usize) -> Transmit<'a> {
+        Transmit { to, contents, segment_size, may_fragment: false }
     }
 
     /// The datagrams, in order.

@@ -38,6 +38,9 @@ pub struct CallConfig {
     pub receive_buffer_max_bytes: usize,
     /// Packets per datagram that our ACKs offer to take: 1..=6. 1 = no jumbograms (rx-flow.md 9.3).
     pub jumbo_receive_packets: u32,
+    /// Packets per datagram sent to a peer that takes jumbograms, over a path that a padded PING has shown to
+    /// carry them unfragmented: 1..=6. 1 = no jumbograms (rx-flow.md 9.3).
+    pub jumbo_send_packets: u32,
     /// How long an acknowledgement may wait for a reason to be sent sooner (rx-flow.md 4). Zero: not at all.
     pub delayed_ack: Duration,
     /// How long a client waits, after the end of a call, for the next call's DATA to acknowledge the reply
@@ -82,6 +85,7 @@ impl Default for CallConfig {
             congestion_window_initial_packets: 4,
             receive_buffer_max_bytes: 4 << 20,
             jumbo_receive_packets: 1,
+            jumbo_send_packets: 1,
             delayed_ack: Duration::from_millis(100),
             final_ack_delay: Duration::from_millis(10),
             rto_initial: Duration::from_secs(1),
@@ -129,6 +133,7 @@ impl CallConfig {
         )?;
         range("congestion_window_initial_packets", self.congestion_window_initial_packets, 1, 255)?;
         range("jumbo_receive_packets", self.jumbo_receive_packets, 1, 6)?;
+        range("jumbo_send_packets", self.jumbo_send_packets, 1, 6)?;
         if self.receive_buffer_max_bytes < 1412 {
             return Err(ConfigError::new(
                 "receive_buffer_max_bytes",
@@ -251,6 +256,10 @@ pub struct EndpointConfig {
     pub debug_responder: bool,
     /// What VERSION requests are answered with: at most 65 bytes, more is cut. Not a secret: anybody may ask.
     pub version_text: String,
+    /// Whether a peer is asked for its VERSION when a client connection to it is opened, once as long as it is
+    /// remembered: of a Linux kernel we need not wait 400 ms longer for an ACK of a request's end. Only older
+    /// kernels (before 6.14) do not tell by themselves.
+    pub ask_version: bool,
     /// Connections at once, those that we opened and those that were opened to us. Zero: none.
     pub connections_max: usize,
     /// Server connections at once from one address and port. Zero: none.
@@ -311,6 +320,7 @@ impl Default for EndpointConfig {
             strict_address: true,
             debug_responder: false,
             version_text: concat!("rxrpc ", env!("CARGO_PKG_VERSION")).to_owned(),
+            ask_version: false,
             connections_max: 100_000,
             connections_per_peer_max: 1024,
             unproved_connections_max: 4096,

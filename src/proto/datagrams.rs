@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::path::DATAGRAM_MIN;
 use crate::wire::Header;
 
 /// Datagrams to one peer, in order, in one buffer.
@@ -26,6 +27,8 @@ pub struct Batch {
     pub len: usize,
     /// Datagrams of the batch.
     pub count: usize,
+    /// Whether they may be fragmented on their way.
+    pub may_fragment: bool,
 }
 
 /// Most segments of a batch: the kernel's limit for one send.
@@ -43,14 +46,32 @@ impl Datagrams {
         &mut self.bytes
     }
 
-    /// Ends the datagram begun last and returns its size.
+    /// Ends the datagram begun last, which is not to be fragmented, and returns its size.
     pub fn finish(&mut self) -> usize {
+        self.finish_as(false)
+    }
+
+    /// Appends to the datagram begun last; for more, returns the buffer.
+    pub fn go_on(&mut self, bytes: &[u8]) -> &mut Vec<u8> {
+        debug_assert!(self.open.is_some());
+        self.bytes.extend_from_slice(bytes);
+        &mut self.bytes
+    }
+
+    /// Size of the datagram begun last, so far.
+    pub fn open_len(&self) -> usize {
+        self.open.map_or(0, |start| self.bytes.len() - start)
+    }
+
+    /// As [`Datagrams::finish`], and says whether it may be fragmented.
+    pub fn finish_as(&mut self, may_fragment: bool) -> usize {
         let start = self.open.take().unwrap_or(self.bytes.len());
         let len = self.bytes.len() - start;
         match self.more.last_mut().or(self.first.as_mut()) {
             Some(batch)
                 if batch.len == batch.segment * batch.count
                     && len <= batch.segment
+                    && may_fragment == batch.may_fragment
                     && batch.count < BATCH_SEGMENTS_MAX
                     && batch.len + len <= BATCH_BYTES_MAX =>
             {
@@ -58,7 +79,7 @@ impl Datagrams {
                 batch.count += 1;
             }
             last => {
-                let batch = Batch { segment: len, len, count: 1 };
+                let batch = Batch { segment: len, len, count: 1, may_fragment };
                 match last {
                     None => self.first = Some(batch),
                     Some(_) => self.more.push(batch),
@@ -73,10 +94,12 @@ impl Datagrams {
         self.bytes.reserve(bytes);
     }
 
-    /// A whole small datagram.
+    /// A whole datagram that is not DATA. A large one, such as a RESPONSE with its ticket, may be fragmented:
+    /// it cannot be made smaller.
     pub fn push(&mut self, header: &Header, payload: &[u8]) {
         self.begin(header).extend_from_slice(payload);
-        self.finish();
+        let may_fragment = self.open_len() > usize::from(DATAGRAM_MIN);
+        self.finish_as(may_fragment);
     }
 
     /// Whether there is nothing to send.
@@ -160,6 +183,19 @@ mod tests {
         assert_eq!(batches, [(128, 3), (68, 1), (128, 1)]);
         let sizes: Vec<_> = out.iter().map(<[u8]>::len).collect();
         assert_eq!(sizes, [128, 128, 68, 68, 128]);
+    }
+
+    #[test]
+    fn what_may_be_fragmented_has_batches_of_its_own() {
+        let mut out = Datagrams::default();
+        for (len, may_fragment) in [(100, false), (100, true), (100, true), (50, false)] {
+            out.begin(&header()).extend(vec![0; len]);
+            assert_eq!(out.finish_as(may_fragment), 28 + len);
+        }
+        out.push(&header(), &[0; 1000]);
+        let batches: Vec<_> =
+            out.batches().map(|(batch, _)| (batch.count, batch.may_fragment)).collect();
+        assert_eq!(batches, [(1, false), (2, true), (1, false), (1, true)]);
     }
 
     #[test]

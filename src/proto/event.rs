@@ -159,6 +159,8 @@ pub enum ResendCause {
     Timeout,
     /// The peer's window is 0 and is being probed.
     WindowProbe,
+    /// They left in datagrams larger than what the path takes.
+    TooBig,
 }
 
 /// How a call ended, for those who watch.
@@ -281,8 +283,18 @@ pub struct ServiceUpgraded {
 pub struct PathReported {
     /// The peer.
     pub peer: SocketAddr,
-    /// What it said; `None` = a smaller packet size.
-    pub problem: Option<NetworkProblem>,
+    /// What it said.
+    pub problem: NetworkProblem,
+}
+
+/// Datagrams to a peer may be larger, or have to be smaller, from now on: the network said so, or padded PINGs
+/// showed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PathSized {
+    /// The peer.
+    pub peer: SocketAddr,
+    /// Largest datagram that is sent unfragmented, in bytes of UDP payload.
+    pub datagram_max: u16,
 }
 
 /// A VERSION or DEBUG request was answered.
@@ -342,6 +354,8 @@ pub enum Event {
     ServiceUpgraded(ServiceUpgraded),
     /// See [`PathReported`].
     PathReported(PathReported),
+    /// See [`PathSized`].
+    PathSized(PathSized),
     /// See [`ToolAnswered`].
     ToolAnswered(ToolAnswered),
     /// See [`MemoryLimit`].
@@ -371,6 +385,7 @@ wrap!(
     Challenged,
     ServiceUpgraded,
     PathReported,
+    PathSized,
     ToolAnswered,
     MemoryLimit
 );

@@ -21,6 +21,7 @@ pub mod connection;
 mod datagrams;
 pub mod event;
 mod failure;
+pub mod path;
 pub mod peer;
 mod room;
 pub mod router;

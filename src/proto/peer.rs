@@ -5,13 +5,27 @@
 
 use std::time::{Duration, Instant};
 
+use super::path::{DATAGRAM_DEFAULT, PathSize};
 use super::{CallTag, NetworkProblem, Room};
-use crate::wire::AbortCode;
+use crate::wire::{AbortCode, CallNumber, HEADER_LEN};
 
-/// Payload of a DATA packet where nothing is known of the peer: 1412 bytes, a datagram of 1440.
-pub const PAYLOAD_DEFAULT: u16 = crate::wire::DATA_PAYLOAD_MAX as u16;
-/// Least datagram that a peer can ask us to keep to, Rx header included (rx-wire.md 4.4.2).
-pub const DATAGRAM_MIN: u16 = 520;
+/// What a peer says that it takes (rx-wire.md 4.4.2). Sizes are bytes of UDP payload, Rx header included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PeerSizes {
+    /// Largest datagram: its trailer's first word.
+    pub datagram_max: u16,
+    /// What it suggests: the second word, where that is less.
+    pub suggested_max: u16,
+    /// Packets per datagram, 1..=6.
+    pub jumbo_max: u8,
+}
+
+impl Default for PeerSizes {
+    /// Until it has said anything.
+    fn default() -> PeerSizes {
+        PeerSizes { datagram_max: DATAGRAM_DEFAULT, suggested_max: DATAGRAM_DEFAULT, jumbo_max: 1 }
+    }
+}
 
 /// A snapshot of what the endpoint knows, for one call's use: of its peer, and of the room there is.
 #[derive(Clone, Copy, Debug, PartialEq, Hash)]
@@ -20,13 +34,12 @@ pub struct PeerHint {
     pub rtt: Option<RttMemory>,
     /// Congestion state of the last calls.
     pub congestion: Option<CongestionMemory>,
-    /// Largest DATA payload that the peer and path take, in bytes.
-    pub payload_max: u16,
-    /// The path's part in that, as the network said it: no ACK of the peer raises it.
-    pub path_max: u16,
-    /// Packets per datagram that the peer takes; 1 until it said otherwise.
-    pub jumbo_max: u8,
-    /// Whether the peer is a Linux kernel: its trailer's last word was 0.
+    /// What the peer takes.
+    pub sizes: PeerSizes,
+    /// What the path takes.
+    pub path: PathSize,
+    /// Whether the peer is a Linux kernel: its trailer's last word was once 0, or its VERSION says so
+    /// (rx-flow.md 5.3).
     pub is_linux: bool,
     /// Until when the peer's address counts as proved.
     pub proved_until: Option<Instant>,
@@ -62,9 +75,8 @@ impl Default for PeerHint {
         PeerHint {
             rtt: None,
             congestion: None,
-            payload_max: PAYLOAD_DEFAULT,
-            path_max: PAYLOAD_DEFAULT,
-            jumbo_max: 1,
+            sizes: PeerSizes::default(),
+            path: PathSize::default(),
             is_linux: false,
             proved_until: None,
             room: Room::Free,
@@ -77,6 +89,12 @@ impl PeerHint {
     /// Whether the address counts as proved at `now`.
     pub fn is_proved(&self, now: Instant) -> bool {
         self.proved_until.is_some_and(|until| now < until)
+    }
+
+    /// Largest payload of a single DATA packet that goes unfragmented, in bytes.
+    pub fn payload_max(&self) -> u16 {
+        let datagram = self.sizes.suggested_max.min(DATAGRAM_DEFAULT).min(self.path.datagram_max());
+        datagram - HEADER_LEN as u16
     }
 }
 
@@ -111,10 +129,12 @@ pub struct PeerReport {
     pub rtt: Option<RttMemory>,
     /// A call's end.
     pub congestion: Option<CongestionMemory>,
-    /// A new size.
-    pub payload_max: Option<u16>,
-    /// Packets per datagram; `Some(0)` as Linux sends it.
-    pub jumbo_max: Option<u8>,
+    /// What it takes now.
+    pub sizes: Option<PeerSizes>,
+    /// What the path takes now.
+    pub path: Option<PathSize>,
+    /// It is a Linux kernel.
+    pub is_linux: bool,
     /// The address was proved now.
     pub proved: bool,
 }
@@ -149,6 +169,8 @@ pub struct Peer {
     pub last_sent: Option<Instant>,
     /// What the network last said of the path, until something is heard again.
     pub problem: Option<NetworkProblem>,
+    /// The number of our VERSION request to it.
+    pub version_asked: Option<CallNumber>,
     /// Bytes received from it while its address was unproved.
     unproved_received: u64,
     /// Until when answers are not limited.
@@ -171,6 +193,7 @@ impl Peer {
             last_used: now,
             last_sent: None,
             problem: None,
+            version_asked: None,
             unlimited_until: None,
             unproved_received: 0,
             unproved_sent: 0,
@@ -243,13 +266,13 @@ impl Peer {
                 _ => new,
             });
         }
-        if let Some(payload) = report.payload_max {
-            hint.payload_max = payload.min(hint.path_max);
+        if let Some(sizes) = report.sizes {
+            hint.sizes = sizes;
         }
-        if let Some(jumbo) = report.jumbo_max {
-            hint.is_linux = jumbo == 0;
-            hint.jumbo_max = jumbo.max(1);
+        if let Some(path) = report.path {
+            hint.path.merge(&path);
         }
+        hint.is_linux |= report.is_linux;
         if report.proved {
             hint.proved_until = Some(now + reach_ttl);
             self.unlimited_until = Some(now + reach_ttl.max(hold));

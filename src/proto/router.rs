@@ -30,6 +30,7 @@ pub use turns::Turn;
 use super::config::EndpointConfig;
 use super::connection::Handshake;
 use super::event;
+use super::path::PathSize;
 use super::peer::{PeerHint, PeerReport};
 use super::{Counters, DropReason, Event, NetworkProblem, Role};
 use crate::security::{ConnectionIds, ServerClass};
@@ -95,6 +96,8 @@ pub struct Router<T> {
     pings: AnswerLimiter,
     memory: memory::Memory,
     turns: turns::Turns,
+    /// With the endpoint's secret seed: makes numbers that others cannot guess.
+    hasher: FixedState,
 }
 
 /// The random numbers that an endpoint is born with.
@@ -121,7 +124,7 @@ impl<T> Router<T> {
             table: Table::new(hasher.clone()),
             peers: Peers::new(hasher.clone()),
             turns: turns::Turns::new(hasher.clone()),
-            offers: HashMap::with_hasher(hasher),
+            offers: HashMap::with_hasher(hasher.clone()),
             deadlines: DeadlineQueue::default(),
             versions: limiter(),
             debugs: AnswerLimiter::new(
@@ -141,6 +144,7 @@ impl<T> Router<T> {
                 now,
             ),
             memory: memory::Memory::default(),
+            hasher,
             config,
         }
     }
@@ -169,6 +173,7 @@ impl<T> Router<T> {
         ids: ConnectionIds,
         peer: SocketAddr,
         target: T,
+        out: &mut RouterOutput,
     ) -> RouteId {
         let peer_id = self.peers.enter(now, peer);
         self.peers.arm_sweep(now, self.config.peer_linger, self.config.nat_ping);
@@ -176,11 +181,12 @@ impl<T> Router<T> {
         let id = self.table.insert(route);
         let entry = self.peers.get_mut(peer_id);
         entry.peer.client_connections += 1;
-        entry.clients.push(id);
+        entry.routes.push(id);
         self.note(
             ids,
             event::ConnectionOpened { role: Role::Client, peer, service_id: ids.service_id },
         );
+        self.ask_version(peer, out);
         id
     }
 
@@ -192,7 +198,9 @@ impl<T> Router<T> {
         let mut route = Route::new(key, role, opening.ids, opening.peer, peer_id, target);
         route.service_id = opening.service_id;
         let id = self.table.insert(route);
-        let peer = &mut self.peers.get_mut(peer_id).peer;
+        let entry = self.peers.get_mut(peer_id);
+        entry.routes.push(id);
+        let peer = &mut entry.peer;
         peer.server_connections += 1;
         let is_unproved = !peer.hint.is_proved(now);
         if is_unproved {
@@ -288,11 +296,11 @@ impl<T> Router<T> {
         }
         let entry = self.peers.get_mut(route.peer_id);
         entry.peer.last_used = now;
+        if let Some(place) = entry.routes.iter().position(|place| *place == id) {
+            entry.routes.swap_remove(place);
+        }
         match route.role {
-            Role::Client => {
-                entry.peer.client_connections -= 1;
-                entry.clients.retain(|client| *client != id);
-            }
+            Role::Client => entry.peer.client_connections -= 1,
             Role::Server => entry.peer.server_connections -= 1,
         }
         self.peers.forget_if_stranger(route.peer_id);
@@ -355,8 +363,13 @@ impl<T> Router<T> {
         }
         if let Some(route) = self.table.get(id) {
             let call = &self.config.server.call;
-            let peer = &mut self.peers.get_mut(route.peer_id).peer;
-            peer.learn(now, report, call.reach_ttl, call.dead_timeout);
+            let entry = self.peers.get_mut(route.peer_id);
+            let before = entry.peer.hint.path.datagram_max();
+            entry.peer.learn(now, report, call.reach_ttl, call.dead_timeout);
+            let (peer, datagram_max) = (entry.address, entry.peer.hint.path.datagram_max());
+            if datagram_max != before {
+                self.note_at(NOWHERE, event::PathSized { peer, datagram_max }.into());
+            }
         }
         if report.proved {
             self.count_as_proved(id);
@@ -410,27 +423,33 @@ impl<T> Router<T> {
         let Some(peer_id) = self.peers.find(peer) else { return Vec::new() };
         let entry = self.peers.get_mut(peer_id);
         entry.peer.problem = Some(problem);
-        let clients = entry.clients.clone();
-        let report = event::PathReported { peer, problem: Some(problem) };
-        self.note_at(NOWHERE, report.into());
+        let routes = entry.routes.clone();
+        self.note_at(NOWHERE, event::PathReported { peer, problem }.into());
+        let mut clients = routes;
+        clients.retain(|id| self.role_of(*id) == Some(Role::Client));
         clients
     }
 
-    /// The path to `peer` takes datagrams of `datagram_max` bytes only: believed if it makes them smaller. The
-    /// client connections whose channels have to know: from a path that takes nothing of theirs no packet comes
-    /// that would bring them the hint.
-    pub fn handle_path_size(&mut self, peer: SocketAddr, datagram_max: usize) -> Vec<RouteId> {
-        let Some(peer_id) = self.peers.find(peer) else { return Vec::new() };
-        let floor = usize::from(super::peer::DATAGRAM_MIN);
-        let payload = datagram_max.max(floor) - crate::wire::HEADER_LEN;
+    /// The network says that the path to `peer` takes datagrams of `datagram_max` bytes only; 0 = it does
+    /// not say how large. Believed if it makes them smaller: then what the path takes now, and the connections
+    /// whose channels want to know.
+    pub fn handle_path_size(
+        &mut self,
+        now: Instant,
+        peer: SocketAddr,
+        datagram_max: usize,
+    ) -> Option<(PathSize, Vec<RouteId>)> {
+        let peer_id = self.peers.find(peer)?;
         let entry = self.peers.get_mut(peer_id);
-        let hint = &mut entry.peer.hint;
-        if payload >= usize::from(hint.path_max) {
-            return Vec::new();
-        }
-        hint.path_max = payload as u16;
-        hint.payload_max = hint.payload_max.min(hint.path_max);
-        entry.clients.clone()
+        let path = &mut entry.peer.hint.path;
+        let shrinks = match u16::try_from(datagram_max).unwrap_or(u16::MAX) {
+            0 => path.refuse(now, path.datagram_max()),
+            size => path.shrink(now, size),
+        };
+        let (path, routes) = (*path, shrinks.then(|| entry.routes.clone())?);
+        let datagram_max = path.datagram_max();
+        self.note_at(NOWHERE, event::PathSized { peer, datagram_max }.into());
+        Some((path, routes))
     }
 
     /// Totals.

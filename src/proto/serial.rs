@@ -34,6 +34,16 @@ impl SerialCounter {
         }
     }
 
+    /// The first of `count` serials in a row, none of them 0: for the packets of a jumbogram.
+    pub fn take(&self, count: u32) -> Serial {
+        loop {
+            let first = self.0.fetch_add(count, Ordering::Relaxed);
+            if first != 0 && first.checked_add(count - 1).is_some() {
+                return Serial(first);
+            }
+        }
+    }
+
     /// The serial that the next packet will carry.
     pub fn peek(&self) -> Serial {
         Serial(self.0.load(Ordering::Relaxed).max(1))
@@ -58,5 +68,15 @@ mod tests {
             [counter.next(), counter.next(), counter.next()],
             [Serial(u32::MAX), Serial(1), Serial(2)]
         );
+    }
+
+    #[test]
+    fn serials_in_a_row_do_not_go_across_the_wrap() {
+        let counter = SerialCounter::starting_at(Serial(u32::MAX - 3));
+        assert_eq!(counter.take(4), Serial(u32::MAX - 3));
+        assert_eq!(counter.take(2), Serial(2), "not 0 and 1");
+        let counter = SerialCounter::starting_at(Serial(u32::MAX - 2));
+        assert_eq!(counter.take(4), Serial(1));
+        assert_eq!(counter.next(), Serial(5));
     }
 }

@@ -91,6 +91,17 @@ impl Message {
 /// What an application answers to a notice within the step that gave it.
 type Answering = Box<dyn FnMut(CallRef, &Notice) -> Option<Command>>;
 
+/// A datagram that left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SentDatagram {
+    /// Where to.
+    pub to: SocketAddr,
+    /// Its bytes.
+    pub datagram: Vec<u8>,
+    /// Whether it may be fragmented on its way.
+    pub may_fragment: bool,
+}
+
 /// See the module.
 pub struct InlineEndpoint {
     router: Router<()>,
@@ -99,7 +110,7 @@ pub struct InlineEndpoint {
     queue: VecDeque<Message>,
     closed: Vec<RouteId>,
     next_token: u64,
-    sent: Vec<(SocketAddr, Vec<u8>)>,
+    sent: Vec<SentDatagram>,
     /// What left, in batches; `None` = datagram by datagram, in `sent`.
     batches: Option<Vec<(SocketAddr, Vec<u8>, usize)>>,
     events: Vec<(Origin, Event)>,
@@ -192,7 +203,9 @@ impl InlineEndpoint {
         let ids = self.router.allocate(service_id, class.index());
         let start = class.connect(ids, &self.entropy);
         let handshake = start.handshake.map_or(Handshake::None, Handshake::Client);
-        let route = self.router.insert_client(now, ids, peer, ());
+        let mut answers = RouterOutput::default();
+        let route = self.router.insert_client(now, ids, peer, (), &mut answers);
+        self.note_answers(&mut answers);
         let hint = self.router.hint(route);
         let serials = SerialCounter::starting_at(self.first_serial);
         let setup = ChannelSetup {
@@ -291,7 +304,7 @@ impl InlineEndpoint {
             }
             // Mailboxes hold all runs of a batch before what they cause comes back.
         }
-        self.sent.append(&mut out.answers);
+        self.note_answers(&mut out);
         self.settle(now);
     }
 
@@ -309,7 +322,7 @@ impl InlineEndpoint {
         }
         let mut out = RouterOutput::default();
         self.router.sweep(now, &mut out);
-        self.sent.append(&mut out.answers);
+        self.note_answers(&mut out);
     }
 
     /// When time alone is the next input.
@@ -331,14 +344,19 @@ impl InlineEndpoint {
     }
 
     /// The network says that the path to `peer` takes datagrams of `datagram_max` bytes only.
-    pub fn path_size(&mut self, peer: SocketAddr, datagram_max: usize) {
-        for route in self.router.handle_path_size(peer, datagram_max) {
-            let payload_max = self.router.hint(route).path_max;
-            let Some(tree) = self.trees.get_mut(&route) else { continue };
-            for channel in &mut tree.channels {
-                channel.handle_payload_max(payload_max);
+    /// 0 = it does not say how large.
+    pub fn path_size(&mut self, now: Instant, peer: SocketAddr, datagram_max: usize) {
+        let told = self.router.handle_path_size(now, peer, datagram_max);
+        let Some((path, routes)) = told else { return };
+        for route in routes {
+            for channel in ChannelIndex::ALL {
+                let Some(tree) = self.trees.get_mut(&route) else { continue };
+                let mut out = ChannelOutput::default();
+                tree.channels[channel.index()].handle_path_size(now, &path, &mut out);
+                self.take_channel(now, route, channel, out);
             }
         }
+        self.settle(now);
     }
 
     /// Works out pending verifications to the end.
@@ -411,6 +429,11 @@ impl InlineEndpoint {
 
     /// Datagrams that left, in order, since the last call of this.
     pub fn take_sent(&mut self) -> Vec<(SocketAddr, Vec<u8>)> {
+        self.take_sent_datagrams().into_iter().map(|sent| (sent.to, sent.datagram)).collect()
+    }
+
+    /// As [`InlineEndpoint::take_sent`], with what the network is told besides.
+    pub fn take_sent_datagrams(&mut self) -> Vec<SentDatagram> {
         std::mem::take(&mut self.sent)
     }
 
@@ -423,7 +446,7 @@ impl InlineEndpoint {
     /// Batches that left, in order, since the last call of this: the peer, the datagrams one behind the other,
     /// and the size of each but the last.
     pub fn take_batches(&mut self) -> Vec<(SocketAddr, Vec<u8>, usize)> {
-        let answers = self.sent.drain(..).map(|(to, datagram)| {
+        let answers = self.sent.drain(..).map(|SentDatagram { to, datagram, .. }| {
             let segment = datagram.len();
             (to, datagram, segment)
         });
@@ -831,8 +854,20 @@ impl InlineEndpoint {
                 continue;
             }
             let each = crate::net::cut(bytes, batch.segment);
-            self.sent.extend(each.map(|datagram| (peer, datagram.to_vec())));
+            self.sent.extend(each.map(|datagram| SentDatagram {
+                to: peer,
+                datagram: datagram.to_vec(),
+                may_fragment: batch.may_fragment,
+            }));
         }
+    }
+
+    fn note_answers(&mut self, out: &mut RouterOutput) {
+        self.sent.extend(out.answers.drain(..).map(|(to, datagram)| SentDatagram {
+            to,
+            datagram,
+            may_fragment: false,
+        }));
     }
 
     fn record(&mut self, origin: Origin, events: Vec<Event>) {

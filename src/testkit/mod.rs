@@ -7,6 +7,6 @@ mod states;
 pub mod tree;
 pub mod world;
 
-pub use inline::{CallRef, InlineEndpoint, StartToken};
+pub use inline::{CallRef, InlineEndpoint, SentDatagram, StartToken};
 pub use states::StateWord;
 pub(crate) use states::Watch;

@@ -40,6 +40,11 @@ impl<'a> Version<'a> {
         header.is_from_client() && self.payload.first() == Some(&0)
     }
 
+    /// Whether a reply with this payload is a Linux kernel's: "linux-RELEASE AF_RXRPC".
+    pub fn is_linux(&self) -> bool {
+        self.text().starts_with(b"linux-") && self.text().ends_with(b" AF_RXRPC")
+    }
+
     /// The text of a reply: up to the first NUL, at most 65 bytes; ASCII is usual, not certain.
     pub fn text(&self) -> &'a [u8] {
         let text = &self.payload[..self.payload.len().min(VERSION_TEXT_LEN)];

@@ -12,6 +12,7 @@ use rxrpc::proto::channel::{
     Channel, ChannelMemory, ChannelOutput, ChannelSetup, Notice, Security, Start,
 };
 use rxrpc::proto::config::CallConfig;
+use rxrpc::proto::path::PathSize;
 use rxrpc::proto::peer::{Peer, PeerHint};
 use rxrpc::proto::{CallTag, DropReason, Event, Role, SerialCounter};
 use rxrpc::wire::{ChannelIndex, Cid, Epoch, Header, PacketType, SecurityIndex, ServiceId};
@@ -77,7 +78,7 @@ impl Physics {
 
     fn new_host(&self, role: Role) -> Host {
         // One byte a packet.
-        let hint = PeerHint { payload_max: 1, path_max: 1, ..PeerHint::default() };
+        let hint = PeerHint { path: PathSize::new(29), ..PeerHint::default() };
         Host {
             channel: Arc::new(self.new_channel(role, hint, ChannelMemory::default())),
             hint,

@@ -265,7 +265,7 @@ impl Monkey {
             }
             97 => {
                 let size = self.number(2000) as usize;
-                self.t.path_size(from.into(), size);
+                self.t.path_size(self.now, from.into(), size);
             }
             98 if !routes.is_empty() => {
                 let (route, index) = (self.one_of(&routes), self.one_of(&ChannelIndex::ALL));

@@ -7,7 +7,7 @@ use rxrpc::proto::router::Offer;
 use rxrpc::wire::{PacketType, ServiceId};
 
 use crate::support::bytes_of_hex;
-use crate::support::{App, PEER, Scenario, ms, secs, server, server_with, show};
+use crate::support::{App, PEER, Scenario, client, ms, secs, server, server_with, show};
 
 /// W11 of rx-wire.md: a VERSION request.
 const W11: &str = "000003e7 00000000 00000065 00000000 00000000 0d050000 00000000 00";
@@ -365,11 +365,86 @@ fn what_the_network_says_of_a_path_holds_whatever_the_peer_says() {
     t.send("D n1 q1 [CL]");
     t.take_left();
     t.send("A n1 f3").expect(&[]);
-    t.t.path_size(PEER.into(), 1028);
+    t.t.path_size(t.now(), PEER.into(), 1028);
     t.send("D n2 q1 [CL]").expect(&["D n2 q1 len1000", "D n2 q2 len1000", "D n2 q3 len824"]);
     t.send("A n2 f4 mtu1444").expect(&[]);
     t.send("D n3 q1 [CL]").expect(&["D n3 q1 len1000", "D n3 q2 len1000", "D n3 q3 len824"]);
-    t.t.path_size(PEER.into(), 1400);
+    t.t.path_size(t.now(), PEER.into(), 1400);
     t.send("A n3 f4").send("D n4 q1 [CL]");
     t.expect(&["D n4 q1 len1000", "D n4 q2 len1000", "D n4 q3 len824"]);
+}
+
+#[test]
+fn what_left_too_large_goes_again_at_once_and_may_be_fragmented() {
+    let mut t = server("too big");
+    t.app(App::Reply(2));
+    t.send("D n1 q1 [CL]").expect(&["D n1 q1 [M] len1412", "D n1 q2 [L] len1412"]);
+    let now = t.now();
+    t.t.path_size(now, PEER.into(), 1000);
+    let sent = t.t.take_sent_datagrams();
+    let sizes: Vec<_> = sent.iter().map(|it| (it.datagram.len(), it.may_fragment)).collect();
+    // Their numbers are given: they keep their size (rx-flow.md 9.3).
+    assert_eq!(sizes, [(1440, true), (1440, true)]);
+    // The same word again changes nothing, and neither does a larger size; a smaller one resends nothing that
+    // can be fragmented already.
+    for size in [1000, 1200, 600] {
+        t.t.path_size(now, PEER.into(), size);
+        assert_eq!(t.t.take_sent_datagrams(), []);
+    }
+    let summary = t.t.router().peer_summaries()[0];
+    assert_eq!((summary.datagram_max, summary.payload_max), (600, 572));
+    let resent = t.t.counters().resent;
+    assert_eq!((resent, t.t.counters().resent_by_timer), (2, 0));
+}
+
+/// The answer to a VERSION request with this number.
+fn version_answer(number: u32, text: &str) -> Vec<u8> {
+    let mut request = Vec::new();
+    rxrpc::wire::encode_version_request(number, &mut request);
+    let mut answer = Vec::new();
+    let header = rxrpc::wire::Header::decode(&request).unwrap();
+    rxrpc::wire::encode_version_reply(&header, text, &mut answer);
+    answer
+}
+
+/// Whether a client that asks a server for its version, and hears `text`, takes it for Linux.
+fn is_linux_by_version(text: &str) -> bool {
+    let mut t = crate::support::client_with("VERSION", |config| config.ask_version = true);
+    t.start(b"x");
+    let left = t.take_left();
+    let [(to, question), (_, data)] = left.as_slice() else { t.fail("a question and a request") };
+    assert_eq!((*to, question.len(), data[20]), (PEER.into(), 29, 1));
+    assert_eq!(question[20..22], [13, 0x05]);
+    let number = u32::from_be_bytes(question[8..12].try_into().unwrap());
+    // Another's answer, and one that says nothing, count for nothing.
+    t.dropped_raw(DropReason::ToolAnswer, &version_answer(number ^ 1, "linux-6.1.0 AF_RXRPC"));
+    t.dropped_raw(DropReason::ToolAnswer, &version_answer(number, ""));
+    assert!(!t.t.router().peer_summaries()[0].is_linux);
+    t.send_raw(&version_answer(number, text));
+    t.t.router().peer_summaries()[0].is_linux
+}
+
+#[test]
+fn a_peer_is_known_as_linux_by_its_version() {
+    // rx-flow.md 5.3.
+    assert!(!is_linux_by_version("OpenAFS 1.8.9 built  2023"));
+    assert!(is_linux_by_version("linux-6.1.0-13-amd64 AF_RXRPC"));
+    assert!(!is_linux_by_version("not linux-6.1.0 AF_RXRPC"));
+}
+
+#[test]
+fn a_peer_that_was_known_as_linux_stays_so() {
+    let mut t = client("Linux by its trailer");
+    t.start(b"x");
+    t.take_left();
+    t.send("A n1 f1 a[1] s1 jumbo0").send("A n1 f1 a[1] s1 jumbo4");
+    let summary = t.t.router().peer_summaries()[0];
+    assert_eq!((summary.is_linux, summary.jumbo_max), (true, 4));
+}
+
+#[test]
+fn nobody_is_asked_for_a_version_unless_that_is_wanted() {
+    let mut t = client("VERSION off");
+    t.start(b"x");
+    t.expect(&["D n1 q1 [CL]"]).none();
 }

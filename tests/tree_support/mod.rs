@@ -308,7 +308,7 @@ impl Tree {
         for datagram in cut(contents, stride) {
             self.note("P>T", &show(datagram));
         }
-        let transmit = Transmit { to: tree_addr(), contents, segment_size: stride };
+        let transmit = Transmit::run(tree_addr(), contents, stride);
         self.peer.try_send(&transmit).unwrap();
     }
 

@@ -11,6 +11,7 @@ use rxrpc::proto::channel::{
     Start,
 };
 use rxrpc::proto::config::CallConfig;
+use rxrpc::proto::path::PathSize;
 use rxrpc::proto::peer::{Peer, PeerHint};
 use rxrpc::proto::{CallFailure, CallState, CallTag, NetworkProblem, Role, SerialCounter};
 use rxrpc::security::rxkad::{Client, Level, SessionKey, Token};
@@ -215,6 +216,13 @@ impl End {
 
     pub fn problem(&mut self, now: Instant, problem: NetworkProblem) {
         self.channel.handle_network_problem(now, problem, &mut self.out);
+        self.conclude(now);
+    }
+
+    pub fn narrow(&mut self, now: Instant, payload_max: u16) {
+        let mut path = PathSize::default();
+        path.shrink(now, payload_max.saturating_add(HEADER_LEN as u16));
+        self.channel.handle_path_size(now, &path, &mut self.out);
         self.conclude(now);
     }
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::net::{Network, Transmit};
 use crate::proto::router::{RouteId, Router};
-use crate::proto::{BATCH_BYTES_MAX, Datagrams, NetworkProblem};
+use crate::proto::{BATCH_BYTES_MAX, Batch, Datagrams, NetworkProblem};
 
 /// Batches that are looked at for one to join. More peers at once than this rarely share a flush.
 const JOIN_REACH: usize = 8;
@@ -23,6 +23,7 @@ struct Item {
     bytes: Contents,
     segment: usize,
     count: usize,
+    may_fragment: bool,
 }
 
 #[derive(Debug)]
@@ -101,7 +102,7 @@ impl Egress {
             // The usual case: the channel's own buffer is what the socket gets.
             let Some(to) = router.admit(now, route, batch.count, &bytes) else { return };
             router.counters_mut().record_sent(batch.segment, &bytes);
-            return self.enqueue(to, batch.segment, batch.count, bytes);
+            return self.enqueue(to, batch, bytes);
         }
         let is_small = datagrams.byte_count() <= JOIN_BYTES_MAX;
         let (mut bytes, batches) = datagrams.into_parts();
@@ -110,29 +111,32 @@ impl Egress {
             let Some(to) = router.admit(now, route, batch.count, &bytes) else { continue };
             router.counters_mut().record_sent(batch.segment, &bytes);
             if is_small {
-                self.enqueue(to, batch.segment, batch.count, bytes.to_vec());
+                self.enqueue(to, batch, bytes.to_vec());
             } else {
                 self.queued_bytes += bytes.len();
-                self.append(to, batch.segment, batch.count, Contents::Part(bytes));
+                self.append(to, batch, Contents::Part(bytes));
             }
         }
     }
 
     /// Takes a datagram that has no connection.
     pub fn push_single(&mut self, to: SocketAddr, datagram: Vec<u8>) {
-        self.enqueue(to, datagram.len(), 1, datagram);
+        let len = datagram.len();
+        let batch = Batch { segment: len, len, count: 1, may_fragment: false };
+        self.enqueue(to, batch, datagram);
     }
 
-    fn enqueue(&mut self, to: SocketAddr, segment: usize, count: usize, bytes: Vec<u8>) {
+    fn enqueue(&mut self, to: SocketAddr, batch: Batch, bytes: Vec<u8>) {
         self.queued_bytes += bytes.len();
-        if bytes.len() <= JOIN_BYTES_MAX && self.join(to, segment, count, &bytes) {
+        if bytes.len() <= JOIN_BYTES_MAX && self.join(to, &batch, &bytes) {
             return;
         }
-        self.append(to, segment, count, Contents::Own(bytes));
+        self.append(to, batch, Contents::Own(bytes));
     }
 
-    fn append(&mut self, to: SocketAddr, segment: usize, count: usize, bytes: Contents) {
-        self.queue.push_back(Item { to, bytes, segment, count });
+    fn append(&mut self, to: SocketAddr, batch: Batch, bytes: Contents) {
+        let Batch { segment, count, may_fragment, .. } = batch;
+        self.queue.push_back(Item { to, bytes, segment, count, may_fragment });
         while self.queued_bytes > self.queued_max_bytes
             && let Some(item) = self.queue.pop_front()
         {
@@ -142,12 +146,14 @@ impl Egress {
     }
 
     /// Appends to the last batch for the same peer, if that is of one size and near the end.
-    fn join(&mut self, to: SocketAddr, segment: usize, count: usize, bytes: &[u8]) -> bool {
+    fn join(&mut self, to: SocketAddr, batch: &Batch, bytes: &[u8]) -> bool {
+        let Batch { segment, count, may_fragment, .. } = *batch;
         let Some(item) = self.queue.iter_mut().rev().take(JOIN_REACH).find(|item| item.to == to)
         else {
             return false;
         };
         let fits = item.is_open()
+            && item.may_fragment == may_fragment
             && item.count + count <= self.segments_max
             && item.bytes.len() + bytes.len() <= BATCH_BYTES_MAX
             && (segment == item.segment || (count == 1 && segment < item.segment));
@@ -167,8 +173,12 @@ impl Egress {
         self.is_blocked = false;
         router.counters_mut().send_failures += std::mem::take(&mut self.overflowed);
         while let Some(item) = self.queue.front() {
-            let transmit =
-                Transmit { to: item.to, contents: &item.bytes, segment_size: item.segment.max(1) };
+            let transmit = Transmit {
+                to: item.to,
+                contents: &item.bytes,
+                segment_size: item.segment.max(1),
+                may_fragment: item.may_fragment,
+            };
             match network.try_send(&transmit) {
                 Ok(()) => router.counters_mut().sends += 1,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

@@ -14,14 +14,15 @@ use smallvec::smallvec;
 use tokio::time::Sleep;
 
 use super::{LocalEndpoint, Packets, Unreachable, now};
-use crate::actors::messages::{Control, Narrowed};
+use crate::actors::messages::{Control, PathSized};
 use crate::net::{Incoming, PathError};
 use crate::proto::NetworkProblem;
 use crate::proto::channel::Run;
 use crate::proto::router::Step;
 
-/// IP and UDP headers of a datagram, where the network reports sizes with them: IPv6's.
-const IP_UDP_HEADERS: u32 = 48;
+/// IP and UDP headers of a datagram: the network reports sizes with them.
+const IPV4_UDP_HEADERS: u32 = 28;
+const IPV6_UDP_HEADERS: u32 = 48;
 
 /// See the module.
 pub(super) struct ReceiveLoop {
@@ -178,22 +179,23 @@ impl LocalEndpoint {
             PathError::NetUnreachable => NetworkProblem::NetUnreachable,
             PathError::Prohibited => NetworkProblem::Prohibited,
             PathError::TooBig { mtu } => {
-                return self.narrow(to, mtu.saturating_sub(IP_UDP_HEADERS) as usize);
+                let headers = if to.is_ipv4() { IPV4_UDP_HEADERS } else { IPV6_UDP_HEADERS };
+                return self.tell_path_size(to, mtu.saturating_sub(headers) as usize);
             }
             _ => return,
         };
         self.tell_unreachable(to, problem);
     }
 
-    fn narrow(&mut self, to: std::net::SocketAddr, datagram_max: usize) {
-        for route in self.router.handle_path_size(to, datagram_max) {
-            let payload_max = self.router.hint(route).path_max;
-            if let Some(target) = self.router.target(route) {
+    fn tell_path_size(&mut self, to: std::net::SocketAddr, datagram_max: usize) {
+        if let Some((path, routes)) = self.router.handle_path_size(now(), to, datagram_max) {
+            for target in routes.into_iter().filter_map(|route| self.router.target(route)) {
                 for channel in &target.channels {
-                    channel.do_send(Narrowed { payload_max });
+                    channel.do_send(PathSized { path });
                 }
             }
         }
+        self.take_router_output();
     }
 
     fn tell_unreachable(&mut self, to: std::net::SocketAddr, problem: NetworkProblem) {

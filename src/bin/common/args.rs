@@ -189,9 +189,10 @@ impl HostPort {
     }
 }
 
-/// Offers to take jumbograms of so many packets.
+/// Offers to take jumbograms of so many packets, and sends them where peer and path take them.
 pub fn set_jumbo(call: &mut CallConfig, packets: u32) {
     call.jumbo_receive_packets = packets;
+    call.jumbo_send_packets = packets;
 }
 
 /// Windows of so many packets at most.

@@ -32,7 +32,7 @@ pub struct LoadArgs {
     /// Longest time of a call; looking up the host's name counts into that of the first ones
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds, allow_negative_numbers = true)]
     pub timeout: Duration,
-    /// Packets per datagram that the server may send; 1 = no jumbograms
+    /// Packets per datagram, from the server and to it if it takes so many; 1 = no jumbograms
     #[arg(long, value_name = "PACKETS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=6))]
     pub jumbo: u32,
     #[command(flatten)]

@@ -23,6 +23,7 @@ pub(super) struct Run {
     pub(super) peer: SocketAddr,
     pub(super) data: Bytes,
     pub(super) stride: usize,
+    pub(super) may_fragment: bool,
 }
 
 impl Run {
@@ -37,7 +38,7 @@ impl Run {
 }
 
 impl From<Run> for Incoming {
-    fn from(Run { peer: from, data, stride }: Run) -> Incoming {
+    fn from(Run { peer: from, data, stride, .. }: Run) -> Incoming {
         Incoming::Datagrams { from, data, stride }
     }
 }
@@ -265,7 +266,12 @@ mod tests {
             let (now, mut out) = (Instant::now(), Vec::new());
             let peer = SocketAddr::from(([10, 0, 0, 1], 7001));
             let mut admit = |lane: &mut Lane| {
-                let run = Run { peer, data: Bytes::from_static(&[0; 1 << 20]), stride: 1 << 20 };
+                let run = Run {
+                    peer,
+                    data: Bytes::from_static(&[0; 1 << 20]),
+                    stride: 1 << 20,
+                    may_fragment: false,
+                };
                 let mut exit =
                     Exit { faults: &faults, now, counters: &mut counters, out: &mut Vec::new() };
                 lane.admit(run, &mut exit);

@@ -272,6 +272,7 @@ impl<N: Network> Network for FaultyNetwork<N> {
             peer: transmit.to,
             data: Bytes::copy_from_slice(transmit.contents),
             stride: transmit.segment_size.max(1),
+            may_fragment: transmit.may_fragment,
         };
         let now = Instant::now();
         self.outgoing.admit(run, &mut Exit { faults, now, counters, out: &mut self.released });
@@ -323,7 +324,7 @@ impl<N: Network> FaultyNetwork<N> {
                 into.push(incoming);
                 continue;
             };
-            let run = Run { peer: from, data, stride: stride.max(1) };
+            let run = Run { peer: from, data, stride: stride.max(1), may_fragment: false };
             if faults.are_none() {
                 counters.passed_datagrams += run.datagrams() as u64;
                 into.push(run.into());
@@ -339,8 +340,13 @@ impl<N: Network> FaultyNetwork<N> {
     /// not stop it, the first.
     fn flush(&mut self) -> io::Result<()> {
         let mut result = Ok(());
-        while let Some(Run { peer, data, stride }) = self.to_send.front() {
-            let transmit = Transmit { to: *peer, contents: data, segment_size: *stride };
+        while let Some(Run { peer, data, stride, may_fragment }) = self.to_send.front() {
+            let transmit = Transmit {
+                to: *peer,
+                contents: data,
+                segment_size: *stride,
+                may_fragment: *may_fragment,
+            };
             match self.inner.try_send(&transmit) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
                 Err(error) if result.is_ok() => result = Err(error),
@@ -384,7 +390,7 @@ mod tests {
     fn send(a: &mut Faulty, b: &MemoryNetwork, numbers: std::ops::Range<u16>, per_run: usize) {
         let contents: Vec<u8> = numbers.flat_map(u16::to_be_bytes).collect();
         for run in contents.chunks(2 * per_run) {
-            a.try_send(&Transmit { to: b.local_addr(), contents: run, segment_size: 2 }).unwrap();
+            a.try_send(&Transmit::run(b.local_addr(), run, 2)).unwrap();
         }
     }
 
@@ -419,7 +425,7 @@ mod tests {
         send(&mut a, &b, 0..900, 45);
         let got = poll_once(&mut b);
         assert_eq!((got.len(), numbers(&got)), (20, (0..900).collect()));
-        let back = Transmit { to: a.local_addr(), contents: b"aabbc", segment_size: 2 };
+        let back = Transmit::run(a.local_addr(), b"aabbc", 2);
         b.try_send(&back).unwrap();
         let data = Bytes::from_static(b"aabbc");
         assert_eq!(
@@ -503,7 +509,7 @@ mod tests {
         let before = Instant::now();
         let contents: Vec<u8> = (0..100).collect();
         for run in contents.chunks(20) {
-            let transmit = Transmit { to: b.local_addr(), contents: run, segment_size: 2 };
+            let transmit = Transmit::run(b.local_addr(), run, 2);
             a.try_send(&transmit).unwrap();
         }
         let mut into = Vec::new();

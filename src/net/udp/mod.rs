@@ -5,6 +5,7 @@
 
 mod buffers;
 mod error_queue;
+mod fragmentation;
 mod options;
 
 use std::{
@@ -23,7 +24,7 @@ use tokio::{
 };
 
 use self::{buffers::Buffers, error_queue::ErrorQueue};
-use super::{Incoming, Network, PathError, Transmit};
+use super::{Incoming, Network, PathError, Transmit, cut};
 
 pub use options::{BoundUdp, UdpOptions};
 
@@ -67,6 +68,7 @@ struct Backlog {
     to: SocketAddr,
     data: Bytes,
     segment_size: usize,
+    may_fragment: bool,
 }
 
 impl UdpNetwork {
@@ -156,7 +158,12 @@ impl Network for UdpNetwork {
             self.flush_backlog()?;
         }
         let to = self.kernel_addr(transmit.to)?;
-        let (sent, result) = self.send(to, transmit.contents, transmit.segment_size.max(1));
+        let (sent, result) = self.send_as(
+            to,
+            transmit.contents,
+            transmit.segment_size.max(1),
+            transmit.may_fragment,
+        );
         match result {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && sent > 0 => {
                 // Some are gone, so trying all again would double them: keep the rest here.
@@ -164,6 +171,7 @@ impl Network for UdpNetwork {
                     to,
                     data: Bytes::copy_from_slice(&transmit.contents[sent..]),
                     segment_size: transmit.segment_size,
+                    may_fragment: transmit.may_fragment,
                 });
                 self.wake_receiver();
                 Ok(())
@@ -300,6 +308,29 @@ impl UdpNetwork {
         })
     }
 
+    /// As `send`; what may be fragmented goes without offload, since offload never fragments, and with
+    /// the socket's don't-fragment off for so long. That is rare, and costs two calls.
+    fn send_as(
+        &mut self,
+        to: SocketAddr,
+        contents: &[u8],
+        segment_size: usize,
+        may_fragment: bool,
+    ) -> (usize, io::Result<()>) {
+        if !may_fragment {
+            return self.send(to, contents, segment_size);
+        }
+        let _allowed = fragmentation::allow(&self.socket, self.local_addr.is_ipv6());
+        let mut sent = 0;
+        for datagram in cut(contents, segment_size) {
+            match self.send(to, datagram, datagram.len().max(1)) {
+                (_, Ok(())) => sent += datagram.len(),
+                (_, Err(error)) => return (sent, Err(error)),
+            }
+        }
+        (sent, Ok(()))
+    }
+
     /// Sends as many of the datagrams as possible; returns how many bytes of them are gone.
     fn send(
         &mut self,
@@ -412,7 +443,8 @@ impl UdpNetwork {
     /// `WouldBlock` while there is a backlog.
     fn flush_backlog(&mut self) -> io::Result<()> {
         let Some(mut backlog) = self.backlog.take() else { return Ok(()) };
-        let (sent, result) = self.send(backlog.to, &backlog.data, backlog.segment_size);
+        let Backlog { to, data, segment_size, may_fragment } = &backlog;
+        let (sent, result) = self.send_as(*to, data, *segment_size, *may_fragment);
         match result {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 backlog.data = backlog.data.slice(sent..);
@@ -530,7 +562,7 @@ mod tests {
         a.state.try_send((&*a.socket).into(), &refused).unwrap_err();
         assert_eq!(a.max_segments(), 1);
         let contents: Vec<u8> = (0..45 * 100 - 1).map(|at| (at / 100) as u8).collect();
-        a.try_send(&Transmit { to: b.local_addr, contents: &contents, segment_size: 100 }).unwrap();
+        a.try_send(&Transmit::run(b.local_addr, &contents, 100)).unwrap();
         let mut datagrams = Vec::new();
         while datagrams.len() < 45 {
             for incoming in received(&mut b).await {
@@ -607,7 +639,12 @@ mod tests {
     async fn a_backlog_goes_first() {
         let (mut a, mut b) = (open(), open());
         let to = b.local_addr;
-        let backlog = |data| Backlog { to, data: Bytes::from_static(data), segment_size: 2 };
+        let backlog = |data| Backlog {
+            to,
+            data: Bytes::from_static(data),
+            segment_size: 2,
+            may_fragment: false,
+        };
         a.backlog = Some(backlog(b"1122"));
         a.try_send(&Transmit::datagram(to, b"33")).unwrap();
         a.backlog = Some(backlog(b"44"));

@@ -7,6 +7,7 @@ mod congestion;
 mod receive_window;
 mod rtt;
 mod send_window;
+mod size_probe;
 mod spare;
 mod timers;
 
@@ -17,6 +18,7 @@ pub(crate) use congestion::Congestion;
 pub(crate) use receive_window::{Offer, Packet, ReceiveWindow, WindowUpdate};
 pub(crate) use rtt::{LAST_PACKET_ALLOWANCE, Rtt};
 pub(crate) use send_window::{AckRefused, Progress, SendWindow};
+pub(crate) use size_probe::{PROBES_LOST_MAX, SizeProbe};
 pub(crate) use spare::Spare;
 pub(crate) use timers::Timers;
 
@@ -86,6 +88,11 @@ pub(crate) struct Call {
     pub problem: Option<NetworkProblem>,
     /// PINGs in flight, oldest first.
     pub probes: Vec<(Serial, Instant)>,
+    /// The padded PING in flight.
+    pub size_probe: Option<SizeProbe>,
+    /// Whether it is in doubt that the path takes what it took: such datagrams may be fragmented until it is
+    /// known.
+    pub size_suspect: bool,
     /// Payload bytes received in order.
     pub bytes_received: u64,
     /// userStatus of the peer's latest DATA.
@@ -157,6 +164,8 @@ impl Call {
             was_acked: false,
             problem: None,
             probes: Vec::new(),
+            size_probe: None,
+            size_suspect: false,
             bytes_received: 0,
             remote_status: 0,
             local_status: 0,

@@ -46,6 +46,11 @@ impl Rtt {
         self.backoff = (self.backoff + 1).min(BACKOFF_MAX);
     }
 
+    /// How often the timer ran out since an ACK last acknowledged something new.
+    pub fn timeouts(&self) -> u32 {
+        self.backoff
+    }
+
     /// An ACK acknowledged something new.
     pub fn progress(&mut self) {
         self.backoff = 0;

@@ -4,6 +4,7 @@
 #[cfg(feature = "testkit")]
 mod exploring;
 mod loss;
+mod sizes;
 mod spare;
 
 use std::collections::VecDeque;
@@ -41,6 +42,17 @@ pub struct Sent {
     pub is_resent: bool,
     /// Whether it was the last of its datagram: only then its serial gives an RTT sample.
     pub ends_datagram: bool,
+    /// Size of the datagram that it was last transmitted in; 0 before the first time.
+    pub datagram_len: u16,
+    /// Whether that datagram could be fragmented.
+    pub may_fragment: bool,
+}
+
+impl Sent {
+    /// Bytes of its payload as it is sent.
+    pub fn payload_len(&self) -> usize {
+        self.sealed.as_ref().map_or(usize::from(self.len), |(sealed, _)| sealed.len())
+    }
 }
 
 /// What an ACK changed.
@@ -239,6 +251,8 @@ impl SendWindow {
             is_lost: false,
             is_resent: false,
             ends_datagram: true,
+            datagram_len: 0,
+            may_fragment: false,
         });
         self.packed += len as u64;
         self.flying += 1;

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::{Channel, ChannelOutput, Received};
 use crate::proto::call::{AckRefused, Progress};
-use crate::proto::peer::{DATAGRAM_MIN, PeerReport};
+use crate::proto::path::DATAGRAM_MIN;
+use crate::proto::peer::{PeerReport, PeerSizes};
 use crate::proto::{CallFailure, DropReason, Event, Role, Why, event};
 use crate::wire::{
     ACK_FIXED_LEN, AbortCode, Ack, AckReason, CallNumber, DATA_PAYLOAD_MAX, Flags, FullTrailer,
@@ -35,6 +36,19 @@ impl Channel {
         serial: Serial,
         out: &mut ChannelOutput,
     ) -> Serial {
+        self.send_padded_ack(now, reason, serial, 0, out)
+    }
+
+    /// As [`Channel::send_ack`], with zeros behind it that make its datagram `len` bytes, if it is not so
+    /// long anyway.
+    pub(super) fn send_padded_ack(
+        &mut self,
+        now: Instant,
+        reason: AckReason,
+        serial: Serial,
+        len: usize,
+        out: &mut ChannelOutput,
+    ) -> Serial {
         let Some(call) = &mut self.call else { return Serial::NONE };
         let mut sacks = std::mem::take(&mut out.scratch.sacks);
         sacks.clear();
@@ -56,7 +70,7 @@ impl Channel {
             excess: &[],
         };
         let number = self.call_number();
-        let serial = self.push_ack(number, &ack, out);
+        let serial = self.push_ack(number, &ack, len, out);
         out.scratch.sacks = sacks;
         serial
     }
@@ -83,7 +97,7 @@ impl Channel {
             trailer: self.trailer(window),
             excess: &[],
         };
-        self.push_ack(number, &ack, out);
+        self.push_ack(number, &ack, 0, out);
     }
 
     /// A PING of the present call: keeps it alive, measures, proves the peer's address.
@@ -141,6 +155,9 @@ impl Channel {
         if sending {
             self.apply_progress(now, progress, in_flight, is_limited, newest);
         }
+        if ack.reason == AckReason::PingResponse {
+            self.note_ping_answered(now, ack.serial, out);
+        }
         if newest && ack.reason == AckReason::PingResponse && self.role == Role::Server {
             self.try_attach(now, out);
         }
@@ -175,7 +192,7 @@ impl Channel {
     /// Window and sizes (rx-wire.md 4.4.2).
     fn read_trailer(&mut self, now: Instant, trailer: &Trailer, out: &mut ChannelOutput) {
         let Some(call) = &mut self.call else { return };
-        let mut jumbo_max = 1;
+        let mut jumbo_max = None;
         let sizes = match *trailer {
             Trailer::None => {
                 call.send.set_peer_window(WINDOW_WITHOUT_TRAILER, true);
@@ -188,21 +205,21 @@ impl Channel {
             }
             Trailer::Full(full) => {
                 call.send.set_peer_window(full.rwind, true);
-                jumbo_max = full.jumbo_max.min(6) as u8;
+                jumbo_max = Some(full.jumbo_max.min(6) as u8);
                 Some((full.max_mtu, full.if_mtu))
             }
         };
         let mut change = PeerReport::default();
+        let mut takes = PeerSizes { jumbo_max: jumbo_max.unwrap_or(1).max(1), ..self.hint.sizes };
         if let Some((max_mtu, if_mtu)) = sizes {
-            let datagram = max_mtu.min(if_mtu).clamp(u32::from(DATAGRAM_MIN), 16_384);
-            let payload = (datagram as u16 - HEADER_LEN as u16).min(self.hint.path_max);
-            if payload != self.hint.payload_max {
-                change.payload_max = Some(payload);
-            }
+            let sane = |word: u32| word.clamp(DATAGRAM_MIN.into(), u16::MAX.into()) as u16;
+            takes.datagram_max = sane(max_mtu);
+            takes.suggested_max = sane(max_mtu.min(if_mtu));
         }
-        if jumbo_max.max(1) != self.hint.jumbo_max || (jumbo_max == 0) != self.hint.is_linux {
-            change.jumbo_max = Some(jumbo_max);
+        if takes != self.hint.sizes {
+            change.sizes = Some(takes);
         }
+        change.is_linux = jumbo_max == Some(0) && !self.hint.is_linux;
         self.learn(now, out, change);
     }
 
@@ -227,7 +244,9 @@ impl Channel {
         }
         if progress.lost > 0 {
             call.congestion.on_loss(in_flight);
+            self.suspect_size(0);
         }
+        let Some(call) = &mut self.call else { return };
         if !call.send.has_unacked() {
             call.timers.retransmit = None;
         } else if progress.newly_acked > 0 || call.timers.retransmit.is_none() {
@@ -254,11 +273,21 @@ impl Channel {
         })
     }
 
-    fn push_ack(&mut self, number: CallNumber, ack: &Ack<'_>, out: &mut ChannelOutput) -> Serial {
+    fn push_ack(
+        &mut self,
+        number: CallNumber,
+        ack: &Ack<'_>,
+        len: usize,
+        out: &mut ChannelOutput,
+    ) -> Serial {
         let flags = Flags::SLOW_START_OK.with_if(ack.reason == AckReason::Ping, Flags::REQUEST_ACK);
         let header = self.header(PacketType::Ack, number, Seq(0), flags);
-        out.datagrams.reserve(HEADER_LEN + ACK_FIXED_LEN + ack.sacks.len() + ACK_TAIL_BYTES);
-        ack.encode(out.datagrams.begin(&header));
+        let needed = HEADER_LEN + ACK_FIXED_LEN + ack.sacks.len() + ACK_TAIL_BYTES;
+        out.datagrams.reserve(needed.max(len));
+        let buffer = out.datagrams.begin(&header);
+        let start = buffer.len() - HEADER_LEN;
+        ack.encode(buffer);
+        buffer.resize(buffer.len().max(start + len), 0);
         out.datagrams.finish();
         header.serial
     }

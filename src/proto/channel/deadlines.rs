@@ -16,6 +16,7 @@ impl Channel {
         [
             self.final_ack,
             timers.retransmit,
+            self.size_probe_due(),
             call.ack.deadline(),
             timers.reach_ping,
             self.ping_due(),
@@ -45,6 +46,9 @@ impl Channel {
         if self.call.as_ref().is_some_and(|call| is_due(call.timers.retransmit)) {
             self.retransmit(now, out);
         }
+        if is_due(self.size_probe_due()) {
+            self.lose_size_probe(now, out);
+        }
         if self.call.as_ref().is_some_and(|call| is_due(call.timers.reach_ping)) {
             self.send_reach_ping(now, out);
         }
@@ -72,6 +76,9 @@ impl Channel {
             call.congestion.on_timeout(in_flight);
         }
         call.rtt.back_off();
+        let timeouts = call.rtt.timeouts();
+        self.suspect_size(timeouts);
+        self.probe_size(now, out);
         self.transmit(now, cause, out);
     }
 

@@ -15,6 +15,7 @@ mod memory;
 mod output;
 mod receive;
 mod server;
+mod sizes;
 mod transmit;
 
 use std::sync::Arc;
@@ -36,7 +37,7 @@ use super::{
 use crate::security::{Identity, Session};
 use crate::wire::{
     AbortCode, CallNumber, ChannelIndex, Cid, Epoch, Flags, Header, PacketType, SecurityIndex, Seq,
-    ServiceId, check_jumbo, encode_abort,
+    Serial, ServiceId, check_jumbo, encode_abort,
 };
 
 /// Consecutive datagrams of one channel, received together.
@@ -218,9 +219,13 @@ impl Channel {
         out: &mut ChannelOutput,
     ) {
         // The endpoint may not have heard yet of the proof that came here.
+        // Nor of the sizes that were found here.
         let proved_until = self.hint.proved_until.max(hint.proved_until);
         let room = self.hint.room;
-        self.hint = PeerHint { proved_until, ..*hint };
+        let mut path = self.hint.path;
+        path.merge(&hint.path);
+        let is_linux = self.hint.is_linux || hint.is_linux;
+        self.hint = PeerHint { proved_until, path, is_linux, ..*hint };
         if hint.room != room {
             self.set_room(now, hint.room);
         }
@@ -374,12 +379,6 @@ impl Channel {
         self.conclude(now, out);
     }
 
-    /// The path takes smaller packets than was thought: new packets keep to it.
-    pub fn handle_payload_max(&mut self, payload_max: u16) {
-        self.hint.path_max = self.hint.path_max.min(payload_max);
-        self.hint.payload_max = self.hint.payload_max.min(payload_max);
-    }
-
     /// Server: who the client is, once it has proved itself.
     pub fn identity(&self) -> Option<&Arc<Identity>> {
         self.identity.as_ref()
@@ -474,6 +473,7 @@ impl Channel {
 
     fn serve_call(&mut self, now: Instant, out: &mut ChannelOutput) {
         self.send_due_ack(now, out);
+        self.probe_size(now, out);
         self.transmit(now, event::ResendCause::Nacked, out);
         self.check_reply_acknowledged(now, out);
         let payload_max = self.plain_max();
@@ -509,6 +509,7 @@ impl Channel {
         avoid: bool,
         out: &mut ChannelOutput,
     ) {
+        self.conclude_sizes(now, out);
         let Some(call) = self.call.take() else { return };
         if call.turn == TurnState::Asked {
             out.turn = Some(TurnWord::Gone);
@@ -623,12 +624,23 @@ impl Channel {
         seq: Seq,
         flags: Flags,
     ) -> Header {
+        self.header_with(packet_type, call_number, seq, flags, self.serials.next())
+    }
+
+    fn header_with(
+        &self,
+        packet_type: PacketType,
+        call_number: CallNumber,
+        seq: Seq,
+        flags: Flags,
+        serial: Serial,
+    ) -> Header {
         Header {
             epoch: self.epoch,
             cid: self.cid,
             call_number,
             seq,
-            serial: self.serials.next(),
+            serial,
             packet_type,
             flags: flags.with_if(self.role == Role::Client, Flags::CLIENT_INITIATED),
             user_status: 0,
@@ -644,14 +656,17 @@ impl Channel {
             out.peer.rtt = Some(rtt);
             self.hint.rtt = Some(rtt);
         }
-        if let Some(payload_max) = change.payload_max {
-            out.peer.payload_max = Some(payload_max);
-            self.hint.payload_max = payload_max;
+        if let Some(sizes) = change.sizes {
+            out.peer.sizes = Some(sizes);
+            self.hint.sizes = sizes;
         }
-        if let Some(jumbo_max) = change.jumbo_max {
-            out.peer.jumbo_max = Some(jumbo_max);
-            self.hint.jumbo_max = jumbo_max.max(1);
-            self.hint.is_linux = jumbo_max == 0;
+        if let Some(path) = change.path {
+            out.peer.path = Some(path);
+            self.hint.path = path;
+        }
+        if change.is_linux {
+            out.peer.is_linux = true;
+            self.hint.is_linux = true;
         }
         if change.proved {
             out.peer.proved = true;

@@ -9,7 +9,7 @@ use crate::proto::call::{Call, CallState};
 use crate::proto::event::{self, ResendCause};
 use crate::proto::{CallFailure, Event, Role, Why};
 use crate::security::{PacketIds, PlainPacket};
-use crate::wire::{AbortCode, Flags, HEADER_LEN, PacketType, Seq};
+use crate::wire::{AbortCode, Flags, HEADER_LEN, Header, PacketType, Seq, Serial};
 
 /// RTT samples below which DATA asks for ACKs.
 const RTT_SAMPLES_MIN: u32 = 3;
@@ -87,7 +87,7 @@ impl Channel {
 
     /// Plain bytes that fit one DATA packet.
     pub(super) fn plain_max(&self) -> usize {
-        let room = usize::from(self.hint.payload_max);
+        let room = usize::from(self.hint.payload_max());
         match &self.security {
             Security::Ready(Some(session)) => session.plain_max(room),
             _ => room,
@@ -122,10 +122,16 @@ impl Channel {
         for run in burst.chunks(SEAL_PACKETS_MAX) {
             self.seal_new(run, out);
         }
-        for (index, &seq) in burst.iter().enumerate() {
-            let is_final = index + 1 == burst.len();
-            let wants = asks.wants(seq, is_final);
-            self.send_data(now, seq, wants, is_final, out);
+        let packets_max = self.jumbo_packets();
+        let mut rest = burst;
+        while !rest.is_empty() {
+            let count = match &self.call {
+                Some(call) if packets_max > 1 => call.send.joinable(rest, packets_max),
+                _ => 1,
+            };
+            let (packets, after) = rest.split_at(count);
+            self.send_data(now, packets, &asks, after.is_empty(), out);
+            rest = after;
         }
     }
 
@@ -161,44 +167,70 @@ impl Channel {
         scratch.clear();
     }
 
+    /// One datagram of DATA: a single packet, or a jumbogram of new ones (rx-wire.md 4.2). `ends_burst` = it
+    /// is the burst's last.
     fn send_data(
         &mut self,
         now: Instant,
-        seq: Seq,
-        asks_for_ack: bool,
-        is_final: bool,
+        packets: &[Seq],
+        asks: &Asks,
+        ends_burst: bool,
         out: &mut ChannelOutput,
     ) {
-        let mut header = {
-            let number = self.call_number();
-            self.header(PacketType::Data, number, seq, Flags::NONE)
+        let Some((&first, &last)) = packets.first().zip(packets.last()) else { return };
+        let number = self.call_number();
+        let template = self.header_with(PacketType::Data, number, first, Flags::NONE, Serial::NONE);
+        let first_serial = match packets.len() {
+            1 => self.serials.next(),
+            count => self.serials.take(count as u32),
         };
-        let Some(call) = &mut self.call else { return };
+        let wants = packets.iter().any(|seq| asks.wants(*seq, ends_burst && *seq == last));
         let role = self.role;
-        header.user_status =
-            if call.asks_upgrade && seq != Seq::FIRST { 0 } else { call.local_status };
-        let Some(sent) = call.send.packet_mut(seq) else { return };
-        sent.serial = header.serial;
-        sent.sent_at = now;
-        // OpenAFS clients answer a requested ACK of a reply's end softly and may send no hard one.
-        let reply_end = sent.is_last && role == Role::Server;
-        let asks = (asks_for_ack || sent.is_resent) && !reply_end;
-        header.flags = header
-            .flags
-            .with_if(sent.is_last, Flags::LAST_PACKET)
-            .with_if(asks, Flags::REQUEST_ACK)
-            .with_if(!is_final, Flags::MORE_PACKETS);
-        let (offset, len) = (sent.offset, usize::from(sent.len));
-        match &sent.sealed {
-            Some((sealed, cksum)) => {
-                header.cksum = *cksum;
-                out.datagrams.begin(&header).extend_from_slice(sealed);
+        let Some(call) = &mut self.call else { return };
+        let mut serial = first_serial;
+        for &seq in packets {
+            let ends_datagram = seq == last;
+            let user_status =
+                if call.asks_upgrade && seq != Seq::FIRST { 0 } else { call.local_status };
+            let Some(sent) = call.send.packet_mut(seq) else { break };
+            sent.serial = serial;
+            sent.sent_at = now;
+            sent.ends_datagram = ends_datagram;
+            // OpenAFS clients answer a requested ACK of a reply's end softly and may send no hard one.
+            let reply_end = sent.is_last && role == Role::Server;
+            let asks_here = ends_datagram && (wants || sent.is_resent) && !reply_end;
+            let flags = template
+                .flags
+                .with_if(sent.is_last, Flags::LAST_PACKET)
+                .with_if(asks_here, Flags::REQUEST_ACK)
+                .with_if(!(ends_burst && ends_datagram), Flags::MORE_PACKETS)
+                .with_if(!ends_datagram, Flags::JUMBO_PACKET);
+            let cksum = sent.sealed.as_ref().map_or(0, |(_, cksum)| *cksum);
+            let buffer = if seq == first {
+                out.datagrams.begin(&Header { serial, flags, user_status, cksum, ..template })
+            } else {
+                let [high, low] = cksum.to_be_bytes();
+                out.datagrams.go_on(&[flags.0, 0, high, low])
+            };
+            let (offset, len) = (sent.offset, usize::from(sent.len));
+            match &sent.sealed {
+                Some((sealed, _)) => buffer.extend_from_slice(sealed),
+                None => call.send.copy_plain(offset, len, buffer),
             }
-            None => call.send.copy_plain(offset, len, out.datagrams.begin(&header)),
+            if asks_here {
+                call.ack_requested_at = Some(now);
+            }
+            serial = serial.plus(1);
         }
-        out.datagrams.finish();
-        if asks {
-            call.ack_requested_at = Some(now);
+        let datagram_len = out.datagrams.open_len();
+        let may_fragment = self.may_fragment(datagram_len);
+        out.datagrams.finish_as(may_fragment);
+        let Some(call) = &mut self.call else { return };
+        for &seq in packets {
+            if let Some(sent) = call.send.packet_mut(seq) {
+                sent.datagram_len = datagram_len as u16;
+                sent.may_fragment = may_fragment;
+            }
         }
     }
 

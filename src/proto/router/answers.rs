@@ -1,5 +1,6 @@
 //! What is answered without a connection: VERSION, DEBUG, and aborts for what is not offered.
 
+use std::hash::BuildHasher;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
@@ -7,8 +8,8 @@ use super::{DropReason, Header, NOWHERE, Role, Router, event};
 use crate::proto::{CallState, Counters};
 use crate::wire::debug::{self, Record, Request, RequestType};
 use crate::wire::{
-    AbortCode, Flags, HEADER_LEN, PacketType, Seq, Serial, Version, encode_abort,
-    encode_nat_keepalive, encode_version_reply,
+    AbortCode, CallNumber, Flags, HEADER_LEN, PacketType, Seq, Serial, Version, encode_abort,
+    encode_nat_keepalive, encode_version_reply, encode_version_request,
 };
 
 /// Gathers what leaves without a connection.
@@ -28,10 +29,15 @@ impl<T> Router<T> {
         datagram: &[u8],
         out: &mut RouterOutput,
     ) {
+        let payload = &datagram[HEADER_LEN..];
         if !header.is_from_client() {
+            if header.packet_type == PacketType::Version
+                && self.take_version(from, header.call_number, Version::decode(payload))
+            {
+                return;
+            }
             return self.note_at(NOWHERE, DropReason::ToolAnswer.into());
         }
-        let payload = &datagram[HEADER_LEN..];
         let (answer, limiter) = match header.packet_type {
             PacketType::Version => (self.version_answer(header, payload), &mut self.versions),
             _ => (self.debug_answer(header, payload), &mut self.debugs),
@@ -50,6 +56,32 @@ impl<T> Router<T> {
     fn answer(&mut self, to: SocketAddr, datagram: Vec<u8>, out: &mut RouterOutput) {
         self.counters.record_sent(datagram.len(), &datagram);
         out.answers.push((to, datagram));
+    }
+
+    /// Asks a peer for its version, once, if that is wanted: a Linux peer need not be waited for as long as
+    /// others (rx-flow.md 5.3). The number that comes back is one that nobody else can know.
+    pub(super) fn ask_version(&mut self, peer: SocketAddr, out: &mut RouterOutput) {
+        let Some(id) = self.peers.find(peer).filter(|_| self.config.ask_version) else { return };
+        let peer_state = &mut self.peers.get_mut(id).peer;
+        if peer_state.hint.is_linux || peer_state.version_asked.is_some() {
+            return;
+        }
+        let number = self.hasher.hash_one((peer, self.counters.connections_opened)) as u32;
+        peer_state.version_asked = Some(CallNumber(number));
+        let mut datagram = Vec::new();
+        encode_version_request(number, &mut datagram);
+        self.answer(peer, datagram, out);
+    }
+
+    /// Whether this is the answer to a question of ours.
+    fn take_version(&mut self, from: SocketAddr, number: CallNumber, version: Version<'_>) -> bool {
+        let Some(id) = self.peers.find(from) else { return false };
+        let peer = &mut self.peers.get_mut(id).peer;
+        if peer.version_asked != Some(number) || version.text().is_empty() {
+            return false;
+        }
+        peer.hint.is_linux |= version.is_linux();
+        true
     }
 
     /// An ABORT for a packet that has no connection (rx-wire.md 4.5).
@@ -182,7 +214,7 @@ impl<T> Router<T> {
             return debug::Peer { host: debug::PEERS_END, ..debug::Peer::default() };
         };
         let hint = &entry.peer.hint;
-        let datagram = hint.payload_max + HEADER_LEN as u16;
+        let datagram = hint.payload_max() + HEADER_LEN as u16;
         let millis =
             |time: std::time::Duration, unit: u128| (time.as_micros() * unit / 1000) as u32;
         debug::Peer {
@@ -196,7 +228,7 @@ impl<T> Router<T> {
             rtt_dev: hint.rtt.map_or(0, |rtt| millis(rtt.var, 4)),
             ref_count: (entry.peer.client_connections + entry.peer.server_connections) as i16,
             sent: entry.peer.datagrams_sent as u32,
-            max_dgram_packets: u16::from(hint.jumbo_max),
+            max_dgram_packets: u16::from(hint.sizes.jumbo_max),
             if_dgram_packets: 1,
             dgram_packets: 1,
             cwind: hint.congestion.map_or(0, |memory| memory.window) as u16,

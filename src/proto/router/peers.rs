@@ -20,8 +20,8 @@ pub(super) struct PeerId(u32);
 pub(super) struct PeerEntry {
     pub address: SocketAddr,
     pub peer: Peer,
-    /// Client connections to it, to tell them what the network says.
-    pub clients: Vec<RouteId>,
+    /// Its connections, to tell them what the network says.
+    pub routes: Vec<RouteId>,
 }
 
 #[derive(Debug)]
@@ -41,8 +41,12 @@ pub struct PeerSummary {
     pub rtt: Option<RttMemory>,
     /// Largest DATA payload for it, in bytes.
     pub payload_max: u16,
+    /// Largest datagram that is known to reach it unfragmented, in bytes of UDP payload.
+    pub datagram_max: u16,
     /// Packets per datagram that it takes.
     pub jumbo_max: u8,
+    /// Whether it is known to be a Linux kernel.
+    pub is_linux: bool,
     /// Congestion window and threshold of its last call, in packets.
     pub congestion: Option<(u32, u32)>,
     /// Datagrams that came from it and went to it.
@@ -75,7 +79,7 @@ impl Peers {
             self.get_mut(id).peer.last_used = now;
             return id;
         }
-        let entry = PeerEntry { address, peer: Peer::new(now), clients: Vec::new() };
+        let entry = PeerEntry { address, peer: Peer::new(now), routes: Vec::new() };
         let id = match self.free.pop() {
             Some(id) => {
                 self.slots[id.0 as usize] = entry;
@@ -180,8 +184,10 @@ impl Peers {
                 PeerSummary {
                     address: entry.address,
                     rtt: peer.hint.rtt,
-                    payload_max: peer.hint.payload_max,
-                    jumbo_max: peer.hint.jumbo_max,
+                    payload_max: peer.hint.payload_max(),
+                    datagram_max: peer.hint.path.datagram_max(),
+                    jumbo_max: peer.hint.sizes.jumbo_max,
+                    is_linux: peer.hint.is_linux,
                     congestion: peer
                         .hint
                         .congestion

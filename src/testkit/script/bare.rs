@@ -78,7 +78,7 @@ impl Bare {
                 Move::Done => return Ok(()),
                 Move::Failed(why) => return Err(why),
                 Move::Send(datagram) => {
-                    self.world.send(peer_addr(), peer_life, bench_addr(), datagram);
+                    self.world.send(peer_addr(), peer_life, bench_addr(), datagram, false);
                 }
                 Move::Act(act) => self.act(act)?,
                 Move::WaitUntil(at) => {
@@ -149,8 +149,9 @@ impl Bare {
 
     fn pump(&mut self) {
         loop {
-            for (to, datagram) in self.endpoint.take_sent() {
-                self.world.send(bench_addr(), self.life, to, datagram.into());
+            for sent in self.endpoint.take_sent_datagrams() {
+                let datagram = sent.datagram.into();
+                self.world.send(bench_addr(), self.life, sent.to, datagram, sent.may_fragment);
             }
             let refused = self.endpoint.take_refused();
             refused.iter().for_each(|_| self.tell(Told::Failed));

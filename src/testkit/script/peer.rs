@@ -84,7 +84,7 @@ impl Peer {
                     let Some(to) = self.to else {
                         return Err("nobody has spoken to this server yet".to_owned());
                     };
-                    self.world.send(self.at, self.life, to, datagram);
+                    self.world.send(self.at, self.life, to, datagram, false);
                 }
                 Move::Act(act) => {
                     let sender = self.acts.as_ref().ok_or("only a bench has an application")?;

@@ -20,7 +20,7 @@ use crate::proto::channel::{Command, Notice, Start};
 use crate::proto::router::{Offer, RouteId};
 use crate::proto::{CallFailure, CallState, NetworkProblem};
 use crate::security::RxNull;
-use crate::testkit::{CallRef, InlineEndpoint, StartToken};
+use crate::testkit::{CallRef, InlineEndpoint, SentDatagram, StartToken};
 use crate::wire::{ChannelIndex, ServiceId};
 
 /// Tries of one call with connections that turn out to be closed.
@@ -362,8 +362,9 @@ impl Cores {
     fn pump(&mut self, index: HostIndex) {
         loop {
             let Some(host) = &mut self.hosts[index] else { return };
-            for (to, datagram) in host.endpoint.take_sent() {
-                self.world.send(self.plan.address(index), host.life, to, datagram.into());
+            for SentDatagram { to, datagram, may_fragment } in host.endpoint.take_sent_datagrams() {
+                let from = self.plan.address(index);
+                self.world.send(from, host.life, to, datagram.into(), may_fragment);
             }
             for (token, at) in host.endpoint.take_started() {
                 if let Some(id) = host.by_token.remove(&token)

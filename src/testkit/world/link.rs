@@ -45,7 +45,7 @@ pub struct LinkOptions {
     pub rate: Option<u64>,
     /// Bytes that may wait for a limited rate; what comes beyond is lost.
     pub queue_bytes_max: u64,
-    /// Largest datagram that passes, in bytes of UDP payload. A larger one is lost.
+    /// Largest datagram that passes, in bytes of UDP payload. A larger one is lost, unless it may be fragmented.
     pub mtu: usize,
 }
 
@@ -123,7 +123,13 @@ impl Link {
 
     /// What becomes of a datagram of `len` bytes that is sent at `now`: when its copies arrive, or why not.
     /// Each stream is drawn from once a datagram, whatever the options: a changed option changes no other.
-    pub fn send(&mut self, now: Duration, len: usize, arrivals: &mut Vec<Duration>) -> Fate {
+    pub fn send(
+        &mut self,
+        now: Duration,
+        len: usize,
+        may_fragment: bool,
+        arrivals: &mut Vec<Duration>,
+    ) -> Fate {
         let options = self.options;
         let is_lost = self.loses();
         let jitter = scaled(options.jitter, self.jitter.draw());
@@ -135,7 +141,7 @@ impl Link {
         if self.is_parted {
             return Fate::Parted;
         }
-        if len > options.mtu {
+        if len > options.mtu && !may_fragment {
             return Fate::TooBig;
         }
         let mut leaves = now;
@@ -196,7 +202,7 @@ mod tests {
         (0..count)
             .map(|_| {
                 let mut arrivals = Vec::new();
-                (link.send(Duration::ZERO, 100, &mut arrivals), arrivals)
+                (link.send(Duration::ZERO, 100, false, &mut arrivals), arrivals)
             })
             .collect()
     }

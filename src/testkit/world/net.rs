@@ -256,10 +256,17 @@ impl World {
     }
 
     /// Sends a datagram from a host; `life` is what [`World::place`] gave.
-    pub fn send(&self, from: SocketAddr, life: u32, to: SocketAddr, datagram: Bytes) {
+    pub fn send(
+        &self,
+        from: SocketAddr,
+        life: u32,
+        to: SocketAddr,
+        datagram: Bytes,
+        may_fragment: bool,
+    ) {
         let mover = {
             let mut state = self.state();
-            state.post(from, life, to, datagram);
+            state.post(from, life, to, datagram, may_fragment);
             state.mover.take()
         };
         if let Some(mover) = mover {
@@ -390,7 +397,14 @@ impl State {
             .or_insert_with(|| Link::new(seed, &format!("link {from} {to}"), options))
     }
 
-    fn post(&mut self, from: SocketAddr, life: u32, to: SocketAddr, datagram: Bytes) {
+    fn post(
+        &mut self,
+        from: SocketAddr,
+        life: u32,
+        to: SocketAddr,
+        datagram: Bytes,
+        may_fragment: bool,
+    ) {
         self.activity += 1;
         if self.hosts.get(&from).is_none_or(|host| !host.is_up || host.life != life) {
             return;
@@ -401,7 +415,7 @@ impl State {
         let link = self.link(from, to);
         let number = link.sent;
         link.sent += 1;
-        let fate = link.send(now, datagram.len(), &mut arrivals);
+        let fate = link.send(now, datagram.len(), may_fragment, &mut arrivals);
         if fate == Fate::Arrives && link.is_clogged {
             link.clogged.push((now, datagram.clone()));
             arrivals.clear();
@@ -511,7 +525,8 @@ impl Network for SimulatedNetwork {
 
     fn try_send(&mut self, transmit: &Transmit<'_>) -> io::Result<()> {
         for datagram in transmit.datagrams() {
-            self.world.send(self.at, self.life, transmit.to, Bytes::copy_from_slice(datagram));
+            let (to, datagram) = (transmit.to, Bytes::copy_from_slice(datagram));
+            self.world.send(self.at, self.life, to, datagram, transmit.may_fragment);
         }
         Ok(())
     }
