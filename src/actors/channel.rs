@@ -394,7 +394,7 @@ impl Handler<PathSized> for Channel {
 
     fn handle(&mut self, message: PathSized, context: &mut Context<Channel>) {
         let now = super::local_endpoint::now();
-        self.core.handle_path_size(now, &message.path, &mut self.out);
+        self.core.handle_path_size(now, &message.path, self.out.get());
         self.conclude(now, context);
     }
 }
