@@ -39,11 +39,9 @@
 //!         .play(
 //!             r#"
 //!             send   D n1 q1 [C] "hello, "       // the first packet of a request
-//!             send   D n1 q3 [CL] "!"            // and the third
-//!             expect A n1 f1 a[1,0,1] =OUT_OF_SEQUENCE
-//!             ignore A                           // whatever else it acknowledges
-//!             send   D n1 q2 [C] "world"
 //!             expect A n1 =PING                  // does somebody live at our address?
+//!             send   D n1 q3 [CL] "!"            // and the third
+//!             expect A n1 f2 a[0,1] =OUT_OF_SEQUENCE
 //!             "#,
 //!         )
 //!         .await;
