@@ -19,20 +19,38 @@ use super::Role;
 use super::room::CALL_BYTES_MIN;
 use crate::wire::AbortCode;
 
+/// How a call's congestion window follows losses and delays (docs/recovery.md 3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum CongestionControl {
+    /// RFC 5681 and 6582: half the window after a loss, one packet more for each round trip.
+    NewReno,
+    /// RFC 9438: seven tenths after a loss, then a curve of time up to the old window and beyond.
+    Cubic,
+    /// CUBIC that does not go below what the path still delivers without a queue, and so keeps its window
+    /// where packets are lost at random.
+    #[default]
+    Westwood,
+}
+
 /// Settings of the calls of a connection. Shared by its four channels and never changed while they run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CallConfig {
     /// Receive window before the application has read anything, in packets: 1..=`receive_window_max_packets`.
     pub receive_window_initial_packets: u32,
-    /// Receive window once the application reads, in packets: 1..=65535. Above 255 the SACK table no
-    /// longer describes it whole (rx-flow.md 6.2).
+    /// Receive window at the most, in packets: 1..=65535. Once the application reads it is up to 255; beyond
+    /// that it is twice what the application takes in a round trip, and never more than
+    /// `receive_buffer_max_bytes` hold (docs/recovery.md 4). Above 255 the SACK table does not describe it
+    /// whole (rx-flow.md 6.2).
     pub receive_window_max_packets: u32,
-    /// Most packets outstanding in one call, whatever the peer allows: 1..=65535.
+    /// Most packets outstanding in one call, whatever the peer and the congestion window allow: 1..=65535.
+    /// What the application may queue follows what may be in flight.
     pub send_window_max_packets: u32,
     /// Send window until the peer's first ACK: 1..=`send_window_max_packets`.
     pub send_window_initial_packets: u32,
     /// Congestion window of a first call to a peer, in packets: 1..=255.
     pub congestion_window_initial_packets: u32,
+    /// How the congestion window follows losses and delays.
+    pub congestion_control: CongestionControl,
     /// Bytes buffered for one call in its receive direction before the window stops opening: at least 1412,
     /// one packet.
     pub receive_buffer_max_bytes: usize,
@@ -79,11 +97,12 @@ impl Default for CallConfig {
     fn default() -> Self {
         CallConfig {
             receive_window_initial_packets: 32,
-            receive_window_max_packets: 255,
-            send_window_max_packets: 255,
+            receive_window_max_packets: 4096,
+            send_window_max_packets: 4096,
             send_window_initial_packets: 16,
             congestion_window_initial_packets: 4,
-            receive_buffer_max_bytes: 4 << 20,
+            congestion_control: CongestionControl::default(),
+            receive_buffer_max_bytes: 8 << 20,
             jumbo_receive_packets: 1,
             jumbo_send_packets: 1,
             delayed_ack: Duration::from_millis(100),

@@ -157,6 +157,8 @@ pub enum ResendCause {
     Nacked,
     /// The retransmission timer ran out.
     Timeout,
+    /// Nothing was heard for longer than a round trip: one packet, to learn what is missing.
+    TailProbe,
     /// The peer's window is 0 and is being probed.
     WindowProbe,
     /// They left in datagrams larger than what the path takes.

@@ -93,7 +93,7 @@ fn s_087_three_negative_acks_resend_once() {
     t.send("A n1 f1 p3 s3 h11 a[0,1,1]").expect(&[]);
     t.send("A n1 f1 p4 s4 h12 a[0,1,1,1]").expect(&["D n1 q1 h7 [R] len1412"]);
     t.send("A n1 f1 p5 s5 h13 a[0,1,1,1,1]").expect(&[]);
-    t.send("A n1 f1 p6 s6 h14 a[0,1,1,1,1,1]").silent(ms(300));
+    t.send("A n1 f1 p6 s6 h14 a[0,1,1,1,1,1]").silent(ms(9));
     t.send("A n1 f7 p6 s7 h15").none();
     assert_eq!(t.t.counters().resent, 1, "S-87");
     t.done();

@@ -81,7 +81,7 @@ fn s_173_an_openafs_server_checks_the_address_before_it_answers() {
 #[test]
 fn s_174_a_window_beyond_the_configured_one_is_not_used() {
     for window in [255, 256, 300, 65_535] {
-        let mut t = client("S-174");
+        let mut t = client_with("S-174", |config| config.client.call.send_window_max_packets = 255);
         t.start(&vec![0; 3000 * 1412]);
         let mut most = 0;
         loop {

@@ -4,6 +4,7 @@
 
 mod ack_policy;
 mod congestion;
+mod pacer;
 mod receive_window;
 mod rtt;
 mod send_window;
@@ -11,10 +12,11 @@ mod size_probe;
 mod spare;
 mod timers;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub(crate) use ack_policy::AckPolicy;
-pub(crate) use congestion::Congestion;
+pub(crate) use congestion::{Acked, Congestion};
+pub(crate) use pacer::{PACE_INTERVAL, Pacer};
 pub(crate) use receive_window::{Offer, Packet, ReceiveWindow, WindowUpdate};
 pub(crate) use rtt::{LAST_PACKET_ALLOWANCE, Rtt};
 pub(crate) use send_window::{AckRefused, Progress, SendWindow};
@@ -29,6 +31,8 @@ use crate::wire::{CallNumber, Seq, Serial};
 
 /// PINGs whose answers are awaited.
 const PROBES_MAX: usize = 4;
+/// Tail probes in a row; then only the retransmission timer is left.
+const TAIL_PROBES_MAX: u32 = 3;
 
 /// Who waits for what (rx-calls.md 4.2 and 4.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -67,6 +71,7 @@ pub(crate) struct Call {
     pub ack: AckPolicy,
     pub rtt: Rtt,
     pub congestion: Congestion,
+    pub pacer: Pacer,
     pub timers: Timers,
     /// Server: the service has been started. Client: always.
     pub attached: bool,
@@ -103,6 +108,10 @@ pub(crate) struct Call {
     pub asks_upgrade: bool,
     /// When DATA last asked for an ACK.
     pub ack_requested_at: Option<Instant>,
+    /// Whether the DATA sent last did.
+    pub last_asked: bool,
+    /// Packets were found lost: one may leave whatever the congestion window says.
+    pub must_resend: bool,
 }
 
 /// A call of a service that runs only so many at once.
@@ -126,9 +135,7 @@ impl Call {
         config: &CallConfig,
     ) -> Call {
         let rtt = Rtt::new(hint.rtt);
-        let is_fresh = hint.congestion.is_some_and(|memory| {
-            now.saturating_duration_since(memory.at) <= rtt.rto(config, std::time::Duration::ZERO)
-        });
+        let rto = rtt.rto(config, Duration::ZERO);
         let mut receive = ReceiveWindow::new(
             config.receive_window_initial_packets,
             config.receive_window_max_packets,
@@ -147,12 +154,8 @@ impl Call {
             receive,
             ack: AckPolicy::default(),
             rtt,
-            congestion: Congestion::new(
-                config.congestion_window_initial_packets,
-                config.send_window_max_packets,
-                hint.congestion,
-                is_fresh,
-            ),
+            congestion: Congestion::new(config, hint.congestion, now, rto),
+            pacer: Pacer::new(now),
             timers: Timers::new(now, config),
             attached: false,
             turn: TurnState::None,
@@ -171,6 +174,8 @@ impl Call {
             local_status: 0,
             asks_upgrade: false,
             ack_requested_at: None,
+            last_asked: false,
+            must_resend: false,
         }
     }
 
@@ -179,6 +184,19 @@ impl Call {
         self.heard = true;
         self.problem = None;
         self.timers.last_received = now;
+    }
+
+    /// When the next tail probe is due, if there may be another: before the retransmission timer, or not at all.
+    pub fn arm_probe(&mut self, now: Instant, extra: Duration) {
+        self.timers.probe = None;
+        if self.timers.probes_sent >= TAIL_PROBES_MAX || !self.send.has_unacked() {
+            return;
+        }
+        let Some(wait) = self.rtt.probe_timeout(self.last_asked) else { return };
+        let extra = if self.last_asked { Duration::ZERO } else { extra };
+        let at = now + (wait + extra) * (1 << self.timers.probes_sent);
+        self.timers.probe =
+            Some(at).filter(|at| self.timers.retransmit.is_none_or(|rto| *at < rto));
     }
 
     /// Remembers a PING for its answer.

@@ -4,6 +4,7 @@
 //! credit back, so the upper edge is what bounds memory. The edge never moves back: no promise is withdrawn.
 
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -42,6 +43,22 @@ pub enum Offer {
     DifferentLast,
 }
 
+/// Bytes that a packet of a promised window is reckoned with.
+const PACKET_BYTES: usize = 1444;
+
+/// What the window learns of the sender's speed.
+#[derive(Clone, Debug, Default, Hash)]
+struct Tuning {
+    /// The edge that an ACK moved on, and when it left.
+    mark: Option<(Seq, Instant)>,
+    /// The least time between such an ACK and a packet that it allowed.
+    rtt: Option<Duration>,
+    /// When a round trip was begun, and what the application had taken by then.
+    interval: Option<(Instant, Seq)>,
+    /// The window that was wanted at the most, in packets.
+    size: u32,
+}
+
 /// See the module.
 #[derive(Clone, Debug, Hash)]
 pub struct ReceiveWindow {
@@ -66,11 +83,12 @@ pub struct ReceiveWindow {
     room: Room,
     /// Only the room for all calls together keeps the edge where it is.
     is_held_back: bool,
+    tuning: Tuning,
 }
 
 impl ReceiveWindow {
-    /// A window of `size` packets that grows to `size_max` when the application reads, and stops opening
-    /// while `soft_bytes_max` bytes are buffered.
+    /// A window of `size` packets that grows to `size_max`: to 255 when the application reads, beyond that as it
+    /// reads fast. It stops opening while `soft_bytes_max` bytes are buffered.
     pub fn new(size: u32, size_max: u32, soft_bytes_max: usize) -> ReceiveWindow {
         let upper = Seq::FIRST.plus(size);
         ReceiveWindow {
@@ -87,6 +105,7 @@ impl ReceiveWindow {
             soft_bytes_max,
             room: Room::Free,
             is_held_back: false,
+            tuning: Tuning::default(),
         }
     }
 
@@ -187,12 +206,46 @@ impl ReceiveWindow {
         self.is_held_back = self.room != Room::Free;
         if !self.is_held_back {
             // Together with the edge, never without: firstPacket hangs on both and must not go back.
-            self.size = self.size_max;
+            self.size =
+                self.size.max(self.size_max.min(SACK_ENTRIES_MAX as u32)).max(self.tuning.size);
             self.upper = self.upper.later(self.consumed.plus(self.size));
         } else if self.buffered_bytes < CALL_BYTES_MIN {
             let packets = CALL_PACKETS_MIN.min(self.size);
             self.upper = self.upper.later(self.consumed.plus(packets));
         }
+    }
+
+    /// A packet of this direction came: whether it shows how long a round trip is.
+    #[inline]
+    pub fn note_arrival(&mut self, now: Instant, seq: Seq) {
+        if let Some((edge, at)) = self.tuning.mark
+            && !seq.before(edge)
+        {
+            // It could be sent only when that ACK had arrived.
+            let took = now.saturating_duration_since(at);
+            self.tuning.rtt = Some(self.tuning.rtt.map_or(took, |least| least.min(took)));
+            self.tuning.mark = None;
+        }
+    }
+
+    /// Twice what the application takes in a round trip is what the window should be (docs/recovery.md 4).
+    /// `rtt` = a measured one. What it comes to is adopted with the next [`ReceiveWindow::consume`].
+    pub fn tune(&mut self, now: Instant, rtt: Option<Duration>) {
+        if self.size_max <= SACK_ENTRIES_MAX as u32 {
+            return;
+        }
+        let Some(rtt) = rtt.into_iter().chain(self.tuning.rtt).min() else { return };
+        let Some((since, from)) = self.tuning.interval else {
+            self.tuning.interval = Some((now, self.consumed));
+            return;
+        };
+        if now.saturating_duration_since(since) < rtt {
+            return;
+        }
+        let promised_max = (self.soft_bytes_max / PACKET_BYTES) as u32;
+        let wanted = from.distance_to(self.consumed).saturating_mul(2);
+        self.tuning.size = self.tuning.size.max(wanted.min(self.size_max).min(promised_max));
+        self.tuning.interval = Some((now, self.consumed));
     }
 
     /// Whether everything up to the last packet was received in order.
@@ -282,8 +335,17 @@ impl ReceiveWindow {
     }
 
     /// Notes that an ACK with the present edge has left.
-    pub fn note_described(&mut self) {
+    pub fn note_described(&mut self, now: Instant) {
+        if self.tuning.mark.is_none() && self.upper.after(self.advertised) {
+            self.tuning.mark = Some((self.advertised, now));
+        }
         self.advertised = self.upper;
+    }
+
+    /// Takes out what only says how fast a path is (docs/exploration.md).
+    #[cfg(feature = "testkit")]
+    pub fn settle(&mut self) {
+        self.tuning = Tuning::default();
     }
 
     fn holds(&self, seq: Seq) -> bool {
@@ -306,7 +368,7 @@ impl ReceiveWindow {
 
     /// Only outsized packets can reach this: windows count packets (rx-flow.md 6, "bytes").
     fn hard_bytes_max(&self) -> usize {
-        2 * self.size as usize * 1444
+        2 * self.size as usize * PACKET_BYTES
     }
 }
 
@@ -439,6 +501,46 @@ mod tests {
         let (first, previous, rwind, sacks) = ack(&window);
         assert_eq!((first, previous, sacks.len()), (646, 900, 255));
         assert_eq!(first + rwind, 1001);
+    }
+
+    #[test]
+    fn the_window_grows_with_what_the_application_takes_in_a_round_trip() {
+        // docs/recovery.md 4.
+        let start = Instant::now();
+        let ms = Duration::from_millis;
+        let mut window = ReceiveWindow::new(32, 4096, 8 << 20);
+        let (mut seq, mut sizes) = (1, Vec::new());
+        for round in 0..12 {
+            // The sender uses all of the window in each round trip of 10 ms; the reader keeps up.
+            let now = start + ms(10 * round);
+            for _ in 0..window.size {
+                window.note_arrival(now, Seq(seq));
+                offer(&mut window, seq);
+                seq += 1;
+                window.tune(now, None);
+                window.consume(1, 10);
+            }
+            window.note_described(now);
+            sizes.push(window.size);
+        }
+        assert_eq!(window.tuning.rtt, Some(ms(10)));
+        assert!(sizes[0] == 255 && sizes.is_sorted() && sizes[11] == 4096, "{sizes:?}");
+        // Never more than may be buffered; and nothing where the reader is slow.
+        let mut window = ReceiveWindow::new(32, 65_535, 1444 * 300);
+        window.tuning.rtt = Some(ms(1));
+        for round in 0..1000 {
+            offer(&mut window, round + 1);
+            window.tune(start + ms(u64::from(round) / 500), None);
+            window.consume(1, 10);
+        }
+        assert_eq!(window.size, 300);
+        let mut window = ReceiveWindow::new(32, 4096, 8 << 20);
+        for round in 0..1000 {
+            offer(&mut window, round + 1);
+            window.tune(start + ms(u64::from(round) * 10), Some(ms(10)));
+            window.consume(1, 10);
+        }
+        assert_eq!(window.size, 255);
     }
 
     #[test]

@@ -10,6 +10,10 @@ use crate::proto::peer::RttMemory;
 const ACK_ALLOWANCE: Duration = Duration::from_millis(200);
 /// More of it where only a client's last request packet is unacknowledged: OpenAFS may hold that ACK 400 ms.
 pub const LAST_PACKET_ALLOWANCE: Duration = Duration::from_millis(400);
+/// Time that a peer may hold the ACK of a lone packet that did not ask for one, as OpenAFS and we do.
+const DELAYED_ACK: Duration = Duration::from_millis(110);
+/// Least time that a tail probe waits beyond a round trip: what timers and a busy host may be late.
+const PROBE_MIN: Duration = Duration::from_millis(10);
 /// Least weight of the variation.
 const VARIATION_MIN: Duration = Duration::from_millis(10);
 /// Doublings of the backoff; 2^16 is beyond any `rto_max`.
@@ -19,13 +23,15 @@ const BACKOFF_MAX: u32 = 16;
 #[derive(Clone, Debug, Hash)]
 pub struct Rtt {
     memory: Option<RttMemory>,
+    /// The least of this call.
+    least: Option<Duration>,
     backoff: u32,
 }
 
 impl Rtt {
     /// Starts with the peer's memory.
     pub fn new(memory: Option<RttMemory>) -> Rtt {
-        Rtt { memory, backoff: 0 }
+        Rtt { memory, least: None, backoff: 0 }
     }
 
     /// Takes a sample.
@@ -38,6 +44,7 @@ impl Rtt {
                 samples: old.samples.saturating_add(1),
             },
         });
+        self.least = Some(self.least.map_or(rtt, |least| least.min(rtt)));
         self.backoff = 0;
     }
 
@@ -64,6 +71,19 @@ impl Rtt {
                 .max(config.rto_min),
         };
         (base + extra).saturating_mul(1 << self.backoff).min(config.rto_max)
+    }
+
+    /// How long a tail probe waits (docs/recovery.md 2); `None` without a sample. `asked` = an ACK was asked
+    /// for, so that the peer has no reason to hold it.
+    pub fn probe_timeout(&self, asked: bool) -> Option<Duration> {
+        let memory = self.memory?;
+        let spread = (memory.var * 4).max(memory.srtt / 4).max(PROBE_MIN);
+        Some(memory.srtt + spread + if asked { Duration::ZERO } else { DELAYED_ACK })
+    }
+
+    /// The least round trip of this call.
+    pub fn least(&self) -> Option<Duration> {
+        self.least
     }
 
     /// Samples so far, those of former calls to the peer included.

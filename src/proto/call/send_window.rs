@@ -14,7 +14,9 @@ use bytes::Bytes;
 
 use crate::proto::Room;
 use crate::proto::room::CALL_BYTES_MIN;
-use crate::wire::{Ack, Seq, Serial};
+use crate::wire::{Ack, AckReason, SACK_ENTRIES_MAX, Seq, Serial};
+
+use loss::Rack;
 
 /// Packets that an application may always queue ahead, however small the window.
 const QUEUE_PACKETS_MIN: u32 = 64;
@@ -40,6 +42,13 @@ pub struct Sent {
     pub is_lost: bool,
     /// Whether it was transmitted more than once.
     pub is_resent: bool,
+    /// A later transmission has arrived and this one has not.
+    pub is_missing: bool,
+    /// A later transmission has arrived, and the peer's table is too short to tell of this one: it is not under
+    /// way any more, either way (docs/recovery.md 4).
+    pub is_untold: bool,
+    /// It counted as lost at least once, and nothing has shown yet that it was not.
+    pub was_lost: bool,
     /// Whether it was the last of its datagram: only then its serial gives an RTT sample.
     pub ends_datagram: bool,
     /// Size of the datagram that it was last transmitted in; 0 before the first time.
@@ -64,10 +73,10 @@ pub struct Progress {
     pub sample_from: Option<Instant>,
     /// Whether firstPacket moved.
     pub moved: bool,
-    /// Packets that were newly found lost.
-    pub lost: u32,
-    /// The lowest of them.
-    pub lost_first: Option<Seq>,
+    /// The transmission sent last of those that are now known to have arrived, and when it was sent.
+    pub delivered: Option<(Serial, Instant)>,
+    /// Packets that counted as lost and had arrived.
+    pub spurious: u32,
 }
 
 /// Why an ACK was not applied.
@@ -100,12 +109,15 @@ pub struct SendWindow {
     window_max: u32,
     /// Packets acknowledged softly without a gap from `una`.
     soft_contiguous: u32,
-    /// Packets in `packets` that are neither acknowledged nor marked lost.
+    /// Packets in `packets` that are not acknowledged, not marked lost, and not untold.
     flying: u32,
     lost: u32,
+    untold: u32,
+    /// No packet from here on is untold.
+    untold_to: Seq,
     /// No packet below is marked lost: the search for the first goes on from here.
     lost_from: Seq,
-    nacks: u32,
+    rack: Rack,
     /// Highest header serial of an ACK applied.
     ack_serial_max: Option<Serial>,
     credit_given: u64,
@@ -132,8 +144,10 @@ impl SendWindow {
             soft_contiguous: 0,
             flying: 0,
             lost: 0,
+            untold: 0,
+            untold_to: Seq::FIRST,
             lost_from: Seq::FIRST,
-            nacks: 0,
+            rack: Rack::default(),
             ack_serial_max: None,
             credit_given: 0,
             is_held_back: false,
@@ -183,17 +197,22 @@ impl SendWindow {
 
     /// Whether anything sent waits for an acknowledgement.
     pub fn has_unacked(&self) -> bool {
-        self.flying > 0 || self.lost > 0
+        self.unacked() > 0
     }
 
     /// Whether the only unacknowledged packet is the last one.
     pub fn only_last_unacked(&self) -> bool {
         self.last.is_some()
-            && self.flying + self.lost == 1
+            && self.unacked() == 1
             && self.packets.back().is_some_and(|sent| !sent.is_acked)
     }
 
-    /// Packets in flight: sent, not acknowledged and not lost.
+    /// Packets sent and not acknowledged, lost or not.
+    pub fn unacked(&self) -> u32 {
+        self.flying + self.lost + self.untold
+    }
+
+    /// Packets in flight: sent, not acknowledged, not lost, and not known to be under way no more.
     pub fn in_flight(&self) -> u32 {
         self.flying
     }
@@ -223,10 +242,17 @@ impl SendWindow {
         self.next_len(payload_max).is_some()
     }
 
-    /// First seq that the windows do not allow (rx-flow.md 2).
-    pub fn limit(&self, congestion_window: u32) -> Seq {
-        let allowed = self.peer_window.min(self.soft_contiguous.saturating_add(congestion_window));
-        self.una.plus(allowed)
+    /// First seq that the peer's window does not allow (rx-flow.md 2).
+    pub fn limit(&self) -> Seq {
+        self.una.plus(self.peer_window)
+    }
+
+    /// Whether [`SendWindow::take_next`] would give a packet.
+    pub fn has_next(&mut self, limit: Seq, payload_max: usize) -> bool {
+        match self.first_lost() {
+            Some(seq) => seq.before(limit),
+            None => self.next_seq().before(limit) && self.next_len(payload_max).is_some(),
+        }
     }
 
     /// The next packet to transmit below `limit`: lost ones first, then a new one, which takes at most
@@ -250,6 +276,9 @@ impl SendWindow {
             is_acked: false,
             is_lost: false,
             is_resent: false,
+            is_missing: false,
+            is_untold: false,
+            was_lost: false,
             ends_datagram: true,
             datagram_len: 0,
             may_fragment: false,
@@ -269,6 +298,9 @@ impl SendWindow {
         sent.is_resent = true;
         if std::mem::take(&mut sent.is_lost) {
             self.lost -= 1;
+            self.flying += 1;
+        } else if std::mem::take(&mut sent.is_untold) {
+            self.untold -= 1;
             self.flying += 1;
         }
         Some(self.una)
@@ -342,6 +374,7 @@ impl SendWindow {
         let mut progress = Progress::default();
         self.acknowledge_hard(first, ack.serial, &mut progress);
         self.acknowledge_soft(ack, newest, &mut progress);
+        self.note_delivered(&progress);
         Ok((newest, progress))
     }
 
@@ -361,9 +394,15 @@ impl SendWindow {
     }
 
     /// Bytes that the application may write beyond what it was told before; `None` where it is too little
-    /// to be worth telling, or where all calls together have no room for more.
-    pub fn take_credit(&mut self, payload_max: usize, room: Room) -> Option<u64> {
-        let packets = (2 * self.peer_window).max(QUEUE_PACKETS_MIN);
+    /// to be worth telling, or where all calls together have no room for more. Twice what may be in flight: no
+    /// more is sent before the next word of it.
+    pub fn take_credit(
+        &mut self,
+        payload_max: usize,
+        congestion_window: u32,
+        room: Room,
+    ) -> Option<u64> {
+        let packets = (2 * self.peer_window.min(congestion_window)).max(QUEUE_PACKETS_MIN);
         let base = self.unacknowledged_from();
         let limit = base + u64::from(packets) * payload_max as u64;
         let mut more = limit.saturating_sub(self.credit_given);
@@ -429,10 +468,13 @@ impl SendWindow {
                 progress.newly_acked += 1;
                 if sent.is_lost {
                     self.lost -= 1;
+                } else if sent.is_untold {
+                    self.untold -= 1;
                 } else {
                     self.flying -= 1;
                 }
-                note_sample(&sent, serial, progress);
+                note_arrived(&sent, serial, progress);
+                self.rack.note_order(&sent);
             }
         }
         if count > 0 {
@@ -446,7 +488,6 @@ impl SendWindow {
 
     fn acknowledge_soft(&mut self, ack: &Ack<'_>, newest: bool, progress: &mut Progress) {
         let described = ack.sacks.len().min(self.packets.len());
-        let mut highest_acked = None;
         let mut first_hole = None;
         let mut acked_behind_hole = 0;
         for index in 0..described {
@@ -455,14 +496,20 @@ impl SendWindow {
                 if !sent.is_acked {
                     sent.is_acked = true;
                     progress.newly_acked += 1;
+                    note_arrived(sent, ack.serial, progress);
                     if std::mem::take(&mut sent.is_lost) {
                         self.lost -= 1;
+                    } else if std::mem::take(&mut sent.is_untold) {
+                        self.untold -= 1;
                     } else {
                         self.flying -= 1;
                     }
-                    note_sample(sent, ack.serial, progress);
+                    self.rack.note_order(sent);
+                    sent.is_missing = false;
+                } else if ack.reason == AckReason::Duplicate && sent.serial == ack.serial {
+                    // The peer had it already when it came again.
+                    progress.spurious += u32::from(std::mem::take(&mut sent.was_lost));
                 }
-                highest_acked = Some(index);
                 acked_behind_hole += u32::from(first_hole.is_some());
             } else if newest {
                 // Only the newest ACK can say that something is missing: an older one did not know yet.
@@ -475,7 +522,14 @@ impl SendWindow {
         }
         self.soft_contiguous = self.packets.iter().take_while(|sent| sent.is_acked).count() as u32;
         if newest {
-            self.judge_holes(ack.serial, highest_acked, acked_behind_hole, progress);
+            self.rack.count_nack(acked_behind_hole);
+            // A full table says nothing of what lies behind it (rx-flow.md 6.2).
+            let is_full = ack.sacks.len() == SACK_ENTRIES_MAX;
+            let judged = if is_full { described } else { self.packets.len() };
+            self.note_missing(ack.serial, judged, progress);
+            if is_full {
+                self.note_untold(described);
+            }
         }
     }
 
@@ -492,17 +546,28 @@ impl SendWindow {
     }
 }
 
-/// Exact serials leave no ambiguity, so retransmitted packets give samples too (rx-flow.md 5.3).
-fn note_sample(sent: &Sent, serial: Serial, progress: &mut Progress) {
-    if !serial.is_none() && sent.serial == serial && sent.ends_datagram {
+/// A packet is acknowledged for the first time. Exact serials leave no ambiguity, so retransmitted packets give
+/// samples too (rx-flow.md 5.3), and show whether sending them again was for nothing (docs/recovery.md 1).
+fn note_arrived(sent: &Sent, serial: Serial, progress: &mut Progress) {
+    let is_named = !serial.is_none() && sent.serial == serial;
+    if is_named && sent.ends_datagram {
         progress.sample_from = Some(sent.sent_at);
+    }
+    if (is_named || !sent.is_resent)
+        && progress.delivered.is_none_or(|(latest, _)| sent.serial.after(latest))
+    {
+        progress.delivered = Some((sent.serial, sent.sent_at));
+    }
+    if sent.was_lost && (sent.is_lost || (!serial.is_none() && serial.before(sent.serial))) {
+        progress.spurious += 1;
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{AckReason, Trailer};
+    use crate::proto::call::Rtt;
+    use crate::wire::Trailer;
 
     pub(super) fn window(packets: u32) -> SendWindow {
         let mut window = SendWindow::new(255, 255);
@@ -644,48 +709,42 @@ mod tests {
     #[test]
     fn credit_follows_the_acknowledged_bytes() {
         let mut window = SendWindow::new(16, 255);
-        assert_eq!(window.take_credit(1412, Room::Free), Some(64 * 1412));
-        assert_eq!(window.take_credit(1412, Room::Free), None);
+        assert_eq!(window.take_credit(1412, 255, Room::Free), Some(64 * 1412));
+        assert_eq!(window.take_credit(1412, 255, Room::Free), None);
         window.write(Bytes::from(vec![0; 64 * 1412]));
         assert!(window.is_application_stuck());
         let now = Instant::now();
-        while window.take_next(window.limit(255), 1412, now).is_some() {}
+        while window.take_next(window.limit(), 1412, now).is_some() {}
         assert_eq!(window.in_flight(), 16);
-        assert_eq!(window.take_credit(1412, Room::Free), None);
+        assert_eq!(window.take_credit(1412, 255, Room::Free), None);
         window.acknowledge(&ack(17, 0, &[]), Serial(1)).unwrap();
-        assert_eq!(window.take_credit(1412, Room::Free), Some(16 * 1412));
+        assert_eq!(window.take_credit(1412, 255, Room::Free), Some(16 * 1412));
     }
 
     #[test]
     fn s_134_the_window_keeps_its_order_across_2_to_the_31() {
         const UNA: u32 = 0x7fff_fff0;
-        let mut window = SendWindow::new(64, 255);
+        let mut window = SendWindow::new(32, 255);
         window.una = Seq(UNA);
         window.write(Bytes::from(vec![7; 40 * 1412]));
         window.close();
         let now = Instant::now();
         for packet in 0..32 {
-            let seq = window.take_next(window.limit(32), 1412, now);
+            let seq = window.take_next(window.limit(), 1412, now);
             assert_eq!(seq, Some(Seq(UNA + packet)));
             if let Some(sent) = window.packet_mut(Seq(UNA + packet)) {
                 sent.serial = Serial(packet + 1);
             }
         }
-        assert_eq!(
-            window.take_next(window.limit(32), 1412, now),
-            None,
-            "the limit lies beyond too"
-        );
+        assert_eq!(window.take_next(window.limit(), 1412, now), None, "the limit lies beyond too");
         assert_eq!(window.acknowledge(&ack(UNA - 1, 0, &[]), Serial(1)), Err(AckRefused::Stale));
         let beyond = window.acknowledge(&ack(UNA + 33, 0, &[]), Serial(1));
         assert_eq!(beyond, Err(AckRefused::BeyondSent));
         // The hole is the packet 7fffffff; what lies behind it was received.
         let sacks = [vec![1; 15], vec![0, 1, 1, 1]].concat();
-        let progress = window.acknowledge(&ack(UNA, 32, &sacks), Serial(1)).map(|it| it.1);
-        let lost = Some((1, Some(Seq(0x7fff_ffff))));
-        assert_eq!(progress.ok().map(|it| (it.lost, it.lost_first)), lost);
-        let soft = window.limit(4);
-        assert_eq!(soft, Seq(UNA + 15 + 4));
+        window.acknowledge(&ack(UNA, 19, &sacks), Serial(1)).unwrap();
+        let losses = window.detect_losses(now, &Rtt::new(None), false);
+        assert_eq!((losses.packets, losses.first), (1, Some(Seq(0x7fff_ffff))));
         let progress = window.acknowledge(&ack(UNA + 32, 0, &[]), Serial(2)).map(|it| it.1);
         assert_eq!(progress.ok().map(|it| it.newly_acked), Some(14));
         assert_eq!((window.una(), window.in_flight()), (Seq(0x8000_0010), 0));

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Channel, ChannelOutput, Received};
-use crate::proto::call::{AckRefused, Progress};
+use crate::proto::call::{AckRefused, Acked, Progress};
 use crate::proto::path::DATAGRAM_MIN;
 use crate::proto::peer::{PeerReport, PeerSizes};
 use crate::proto::{CallFailure, DropReason, Event, Role, Why, event};
@@ -53,7 +53,7 @@ impl Channel {
         let mut sacks = std::mem::take(&mut out.scratch.sacks);
         sacks.clear();
         let described = call.receive.describe(&mut sacks);
-        call.receive.note_described();
+        call.receive.note_described(now);
         call.ack.clear();
         call.timers.last_sent = now;
         call.closed_by_ack = call.receive.is_complete();
@@ -126,17 +126,20 @@ impl Channel {
         out: &mut ChannelOutput,
     ) {
         let header = packet.header;
-        let Ok(ack) = Ack::decode(packet.payload()) else {
+        let Ok(mut ack) = Ack::decode(packet.payload()) else {
             return out.drop(DropReason::BadAck);
         };
+        let next_serial = self.serials.peek();
+        if !ack.serial.before(next_serial) {
+            // Never sent: it says nothing of what has arrived.
+            ack.serial = Serial::NONE;
+        }
         // Always, even if stale: a stalled peer may hang on it (rx-flow.md 3, step 0).
         if ack.reason == AckReason::Ping || header.flags.has(Flags::REQUEST_ACK) {
             self.send_ack(now, AckReason::PingResponse, header.serial, out);
         }
         let Some(call) = &mut self.call else { return };
         let in_flight = call.send.in_flight();
-        let is_limited =
-            in_flight >= call.congestion.window() || in_flight >= call.send.peer_window();
         let (newest, progress) = match call.send.acknowledge(&ack, header.serial) {
             Ok(applied) => applied,
             Err(AckRefused::Stale) => return out.drop(DropReason::StaleAck),
@@ -147,13 +150,14 @@ impl Channel {
                 return self.abort_call(now, code, failure, out);
             }
         };
+        let mut sample = None;
         if newest {
             call.note_heard(now);
-            self.sample_rtt(now, &ack, &progress, out);
+            sample = self.sample_rtt(now, &ack, &progress, out);
             self.read_trailer(now, &ack.trailer, out);
         }
         if sending {
-            self.apply_progress(now, progress, in_flight, is_limited, newest);
+            self.apply_progress(now, progress, in_flight, sample);
         }
         if ack.reason == AckReason::PingResponse {
             self.note_ping_answered(now, ack.serial, out);
@@ -169,15 +173,16 @@ impl Channel {
         ack: &Ack<'_>,
         progress: &Progress,
         out: &mut ChannelOutput,
-    ) {
-        let Some(call) = &mut self.call else { return };
+    ) -> Option<Duration> {
+        let call = self.call.as_mut()?;
         let sent_at = match ack.reason {
             AckReason::Delay => None,
             AckReason::PingResponse => call.take_probe(ack.serial),
             _ => progress.sample_from,
         };
-        if let Some(sent_at) = sent_at {
-            call.rtt.sample(now.saturating_duration_since(sent_at));
+        let sample = sent_at.map(|sent_at| now.saturating_duration_since(sent_at));
+        if let Some(sample) = sample {
+            call.rtt.sample(sample);
             call.is_proved = true;
             let rtt = call.rtt.memory();
             // Only a host that receives at its address can name the serial of a PING, or of DATA: the
@@ -187,6 +192,7 @@ impl Channel {
             }
             self.learn(now, out, PeerReport { rtt, proved: true, ..PeerReport::default() });
         }
+        sample
     }
 
     /// Window and sizes (rx-wire.md 4.4.2).
@@ -223,34 +229,70 @@ impl Channel {
         self.learn(now, out, change);
     }
 
+    /// What an ACK showed, for the window and the clocks (docs/recovery.md 1 to 3).
     fn apply_progress(
         &mut self,
         now: Instant,
         progress: Progress,
         in_flight: u32,
-        is_limited: bool,
-        newest: bool,
+        sample: Option<Duration>,
     ) {
-        let extra = self.rto_extra();
         let Some(call) = &mut self.call else { return };
         if progress.newly_acked > 0 || progress.moved {
             call.was_acked = true;
         }
+        if progress.spurious > 0 {
+            let was_timeout = call.congestion.is_after_timeout();
+            if call.congestion.on_spurious(progress.spurious) {
+                call.send.allow_later();
+                if was_timeout {
+                    call.send.trust_again();
+                }
+            }
+        }
+        call.congestion.on_acked(&Acked {
+            now,
+            packets: progress.newly_acked,
+            in_flight,
+            delivered: call.send.delivered(),
+            next_serial: self.serials.peek(),
+            sample,
+            srtt: call.rtt.memory().map(|memory| memory.srtt),
+            least_rtt: call.rtt.least(),
+        });
         if progress.newly_acked > 0 {
             call.rtt.progress();
-            call.congestion.on_acked(progress.newly_acked, is_limited);
-        } else if newest && progress.lost == 0 {
-            call.congestion.on_duplicate();
+            call.timers.probes_sent = 0;
         }
-        if progress.lost > 0 {
-            call.congestion.on_loss(in_flight);
+        self.detect_losses(now, in_flight);
+        self.arm_recovery(now, progress.newly_acked > 0);
+    }
+
+    /// Packets that others have overtaken count as lost, now or by the timer.
+    pub(super) fn detect_losses(&mut self, now: Instant, in_flight: u32) {
+        let next_serial = self.serials.peek();
+        let Some(call) = &mut self.call else { return };
+        let losses = call.send.detect_losses(now, &call.rtt, call.congestion.is_recovering());
+        call.timers.reorder = losses.again_at;
+        if losses.packets > 0 {
+            call.congestion.on_lost(now, losses.packets, losses.last, in_flight, next_serial);
+            call.must_resend = true;
             self.suspect_size(0);
         }
+    }
+
+    /// Timers of what is in flight; `anew` = something was acknowledged.
+    pub(super) fn arm_recovery(&mut self, now: Instant, anew: bool) {
+        let extra = self.rto_extra();
         let Some(call) = &mut self.call else { return };
         if !call.send.has_unacked() {
-            call.timers.retransmit = None;
-        } else if progress.newly_acked > 0 || call.timers.retransmit.is_none() {
+            return call.timers.stop_recovery();
+        }
+        if anew || call.timers.retransmit.is_none() {
             call.timers.retransmit = Some(now + call.rtt.rto(&self.config, extra));
+        }
+        if anew || call.timers.probe.is_none() {
+            call.arm_probe(now, extra);
         }
     }
 

@@ -136,7 +136,7 @@ impl Channel {
             call.state = CallState::ClientReceiveReply;
             call.send.acknowledge_all();
             call.was_acked = true;
-            call.timers.retransmit = None;
+            call.timers.stop_recovery();
         }
         self.adopt_service(packet, out);
         self.receive_datagram(now, packet, out);

@@ -17,6 +17,9 @@ impl Channel {
             self.final_ack,
             timers.retransmit,
             self.size_probe_due(),
+            timers.probe,
+            timers.reorder,
+            timers.pace,
             call.ack.deadline(),
             timers.reach_ping,
             self.ping_due(),
@@ -49,6 +52,16 @@ impl Channel {
         if is_due(self.size_probe_due()) {
             self.lose_size_probe(now, out);
         }
+        if let Some(call) = self.call.as_mut().filter(|call| is_due(call.timers.pace)) {
+            // What may go leaves at the end of the step.
+            call.timers.pace = None;
+        }
+        if self.call.as_ref().is_some_and(|call| is_due(call.timers.reorder)) {
+            self.detect_losses(now, self.in_flight_packets());
+        }
+        if self.call.as_ref().is_some_and(|call| is_due(call.timers.probe)) {
+            self.probe_tail(now, out);
+        }
         if self.call.as_ref().is_some_and(|call| is_due(call.timers.reach_ping)) {
             self.send_reach_ping(now, out);
         }
@@ -65,21 +78,39 @@ impl Channel {
             return;
         }
         let Some(call) = &mut self.call else { return };
-        call.timers.retransmit = None;
+        call.timers.stop_recovery();
+        // Where nothing comes back more packets do not help.
+        call.timers.probes_sent = u32::MAX;
         let cause = if call.send.peer_window() == 0 {
             ResendCause::WindowProbe
         } else {
             ResendCause::Timeout
         };
         let in_flight = call.send.in_flight();
-        if call.send.lose_all() > 0 {
-            call.congestion.on_timeout(in_flight);
+        let next_serial = self.serials.peek();
+        let lost = call.send.lose_all();
+        if lost > 0 {
+            call.congestion.on_timeout(now, lost, in_flight, next_serial);
         }
         call.rtt.back_off();
         let timeouts = call.rtt.timeouts();
         self.suspect_size(timeouts);
         self.probe_size(now, out);
         self.transmit(now, cause, out);
+    }
+
+    /// Nothing was heard for longer than a round trip and its spread: one packet goes again, whatever the
+    /// congestion window says, and nothing counts as lost before its answer (docs/recovery.md 2).
+    fn probe_tail(&mut self, now: Instant, out: &mut ChannelOutput) {
+        let Some(call) = &mut self.call else { return };
+        call.timers.probe = None;
+        call.timers.probes_sent += 1;
+        self.transmit(now, ResendCause::TailProbe, out);
+        // The answer must have had its time before the timer gives everything up.
+        let Some(call) = &mut self.call else { return };
+        if let (Some(rto), Some(wait)) = (call.timers.retransmit, call.rtt.probe_timeout(true)) {
+            call.timers.retransmit = Some(rto.max(now + wait));
+        }
     }
 
     /// The network called the peer unreachable and nothing was heard since (rx-calls.md 10).

@@ -8,7 +8,7 @@ use std::hash::{Hash, Hasher};
 use std::time::{Duration, Instant};
 
 use super::{Channel, Security};
-use crate::proto::call::Rtt;
+use crate::proto::call::{Pacer, Rtt};
 use crate::proto::peer::{PeerHint, RttMemory};
 use crate::proto::{Role, SerialCounter};
 use crate::wire::Serial;
@@ -101,6 +101,12 @@ impl Channel {
         let Some(call) = &mut self.call else { return };
         call.rtt = Rtt::new(call.rtt.memory().map(settled_rtt));
         call.send.settle();
+        call.receive.settle();
+        call.congestion.settle(now);
+        call.pacer = Pacer::new(now);
+        // They send sooner what the retransmission timer sends.
+        (call.timers.probe, call.timers.reorder, call.timers.pace) = (None, None, None);
+        call.timers.probes_sent = 0;
         if call.timers.retransmit.is_some() {
             call.timers.retransmit = Some(now + self.config.rto_max);
         }
@@ -118,6 +124,7 @@ impl Channel {
         let Some(call) = &mut self.call else { return };
         call.probes.iter_mut().for_each(|(serial, _)| visit(self.role, serial));
         call.send.each_serial_sent(&mut |serial| visit(self.role, serial));
+        call.congestion.each_serial(&mut |serial| visit(self.role, serial));
         call.send.ack_serial_mut().iter_mut().for_each(|serial| visit(peer, serial));
         call.ack.each_serial(&mut |serial| visit(peer, serial));
     }

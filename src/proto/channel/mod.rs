@@ -487,7 +487,8 @@ impl Channel {
                 | CallState::ServerReply
         ) && call.attached
             && !call.send.is_closed()
-            && let Some(bytes) = call.send.take_credit(payload_max, self.hint.room)
+            && let Some(bytes) =
+                call.send.take_credit(payload_max, call.congestion.window(), self.hint.room)
         {
             let tag = call.tag;
             out.notify(tag, Notice::Credit(bytes));

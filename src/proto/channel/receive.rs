@@ -48,6 +48,7 @@ impl Channel {
         }
         let had_accepted = call.receive.has_accepted();
         let is_last = header.flags.has(Flags::LAST_PACKET);
+        call.receive.note_arrival(now, seq);
         let offer = if seq.0 > SEQ_MAX {
             Offer::Beyond
         } else {
@@ -220,6 +221,7 @@ impl Channel {
     pub(super) fn consume(&mut self, now: Instant, packets: u32, bytes: usize) {
         let Some(call) = &mut self.call else { return };
         let was_exhausted = call.receive.is_exhausted();
+        call.receive.tune(now, call.rtt.least());
         call.receive.consume(packets, bytes);
         self.update_window(now, was_exhausted);
     }
@@ -312,7 +314,7 @@ impl Channel {
         if call.send.acknowledge_all().newly_acked > 0 {
             call.was_acked = true;
         }
-        call.timers.retransmit = None;
+        call.timers.stop_recovery();
     }
 
     /// Answers a late packet of the last call: its end repeats.

@@ -52,7 +52,7 @@ impl Channel {
                 let over = !attached || call.send.is_closed();
                 call.state = CallState::ServerDying;
                 call.ack.clear();
-                call.timers.retransmit = None;
+                call.timers.stop_recovery();
                 if attached {
                     out.notify(tag, Notice::Failed(CallFailure::Overtaken));
                 }
@@ -199,7 +199,10 @@ impl Channel {
             number: call.number,
             service_id: self.service_id,
             user_status: call.remote_status,
-            credit: call.send.take_credit(payload_max, self.hint.room).unwrap_or(0),
+            credit: call
+                .send
+                .take_credit(payload_max, call.congestion.window(), self.hint.room)
+                .unwrap_or(0),
         };
         let mut held = std::mem::take(&mut call.unattached);
         out.notify(tag, Notice::Incoming(incoming));

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::{Channel, ChannelOutput, Security};
-use crate::proto::call::{Call, CallState};
+use crate::proto::call::{Call, CallState, PACE_INTERVAL};
 use crate::proto::event::{self, ResendCause};
 use crate::proto::{CallFailure, Event, Role, Why};
 use crate::security::{PacketIds, PlainPacket};
@@ -41,15 +41,33 @@ impl Channel {
         {
             call.congestion.on_idle();
         }
-        let mut limit = call.send.limit(call.congestion.window());
+        let mut limit = call.send.limit();
         if cause == ResendCause::WindowProbe {
             limit = limit.later(call.send.una().plus(1));
         }
+        let window = call.congestion.window();
         let mut burst = std::mem::take(&mut out.scratch.burst);
-        while burst.len() < BURST_PACKETS_MAX
+        if cause == ResendCause::TailProbe {
+            burst.extend(call.send.take_tail_probe());
+        }
+        call.timers.pace = None;
+        let is_slow_start = call.congestion.is_slow_start();
+        let paced = call.pacer.allowed(now, &call.rtt, window, is_slow_start);
+        let most = paced.map_or(BURST_PACKETS_MAX, |paced| BURST_PACKETS_MAX.min(paced as usize));
+        while (call.send.in_flight() < window || call.must_resend)
+            && (burst.len() < most || (call.must_resend && burst.is_empty()))
             && let Some(seq) = call.send.take_next(limit, payload_max, now)
         {
             burst.push(seq);
+            call.must_resend = false;
+        }
+        call.pacer.take(burst.len() as u32);
+        if burst.len() >= most
+            && paced.is_some()
+            && call.send.in_flight() < window
+            && call.send.has_next(limit, payload_max)
+        {
+            call.timers.pace = Some(now + PACE_INTERVAL);
         }
         let timer_fired = matches!(cause, ResendCause::Timeout | ResendCause::WindowProbe);
         if burst.is_empty() && timer_fired && call.send.first_lost().is_some() {
@@ -217,6 +235,7 @@ impl Channel {
                 Some((sealed, _)) => buffer.extend_from_slice(sealed),
                 None => call.send.copy_plain(offset, len, buffer),
             }
+            call.last_asked = asks_here;
             if asks_here {
                 call.ack_requested_at = Some(now);
             }
@@ -280,6 +299,7 @@ impl Channel {
         if call.timers.retransmit.is_none() {
             call.timers.retransmit = Some(now + call.rtt.rto(&self.config, extra));
         }
+        call.arm_probe(now, extra);
         // The reply's DATA acknowledges the request.
         if role == Role::Server {
             call.ack.clear();

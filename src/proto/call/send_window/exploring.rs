@@ -1,18 +1,18 @@
 //! A send window as one value among many (docs/exploration.md).
 
 use super::SendWindow;
-use super::loss::NACKS_MAX;
 use crate::wire::Serial;
 
 impl SendWindow {
-    /// Negative ACKs are only asked whether they are enough.
+    /// Negative ACKs are only asked whether they are enough; how long a packet took is not asked at all.
     pub fn settle(&mut self) {
-        self.nacks = self.nacks.min(NACKS_MAX);
+        self.rack.settle();
     }
 
     /// The serials of what is in flight.
     pub fn each_serial_sent(&mut self, visit: &mut dyn FnMut(&mut Serial)) {
         self.packets.iter_mut().for_each(|sent| visit(&mut sent.serial));
+        self.rack.each_serial(visit);
     }
 
     /// The serial of the newest ACK.
