@@ -339,7 +339,7 @@ impl Congestion {
 }
 
 #[cfg(test)]
-pub(self) mod tests {
+mod tests {
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
