@@ -35,12 +35,16 @@ impl SendWindow {
         for (index, sent) in self.packets.iter_mut().enumerate() {
             let is_larger = sent.datagram_len > datagram_max && !sent.may_fragment;
             if is_larger && !sent.is_acked && !sent.is_lost {
-                sent.is_lost = true;
+                (sent.is_lost, sent.was_lost) = (true, true);
+                if std::mem::take(&mut sent.is_untold) {
+                    self.untold -= 1;
+                } else {
+                    self.flying -= 1;
+                }
                 count += 1;
                 self.lost_from = self.lost_from.earlier(self.una.plus(index as u32));
             }
         }
-        self.flying -= count;
         self.lost += count;
         count
     }
