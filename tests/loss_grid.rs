@@ -33,8 +33,11 @@ fn goodput(
         .map(|seed| {
             let path = Path { rtt, loss, seed, ..Path::default() };
             let adjust = |config: &mut EndpointConfig| {
-                config.client.call.congestion_control = control;
-                config.server.call.congestion_control = control;
+                for call in [&mut config.client.call, &mut config.server.call] {
+                    call.congestion_control = control;
+                    // 100 ms want more than the default.
+                    call.receive_window_max_packets = 4096;
+                }
             };
             let mut world = Bottleneck::with_server(path, adjust);
             let client = world.client(adjust);

@@ -335,6 +335,12 @@ fn a_path_that_takes_less_in_mid_call_loses_no_call() {
         });
         assert!(took < Duration::from_secs(10), "{took:?}");
         let expected = if reports { 1472 } else { 1440 };
+        // Recovery may be over before the three padded PINGs of a verdict are.
+        for _ in 0..4 {
+            if world.datagram_max() != expected {
+                world.call(1_000_000);
+            }
+        }
         assert_eq!(world.datagram_max(), expected, "reported: {reports}");
         let lost = world.too_big;
         world.call(1_000_000);

@@ -97,7 +97,7 @@ impl Default for CallConfig {
     fn default() -> Self {
         CallConfig {
             receive_window_initial_packets: 32,
-            receive_window_max_packets: 4096,
+            receive_window_max_packets: 1024,
             send_window_max_packets: 4096,
             send_window_initial_packets: 16,
             congestion_window_initial_packets: 4,
