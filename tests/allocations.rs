@@ -12,8 +12,10 @@ use rxrpc::{CallOptions, ConnectOptions, Connection, Endpoint, IncomingCall, Ser
 
 /// Allocations for a DATA packet of a long transfer; growing a buffer counts as one.
 const PER_PACKET_MAX: f64 = 0.25;
-/// Allocations for a call with one packet each way.
+/// Allocations for a call with one packet each way, one after the other.
 const PER_CALL_MAX: f64 = 20.0;
+/// The same, many at once, where fewer packets come together on a machine that does nothing else.
+const PER_CALL_OF_MANY_MAX: f64 = 21.5;
 const PACKET_BYTES: usize = 1412;
 const PIECE_BYTES: usize = 64 << 10;
 const ECHO: u16 = 1;
@@ -111,15 +113,17 @@ fn a_packet_of_a_transfer_has_few_allocations() {
 
 #[test]
 fn a_call_has_few_allocations() {
-    for in_flight in [1, 16, 64] {
+    for (in_flight, most) in
+        [(1, PER_CALL_MAX), (16, PER_CALL_OF_MANY_MAX), (64, PER_CALL_OF_MANY_MAX)]
+    {
         let of = |each| count(async |client, server| calls(client, server, in_flight, each).await);
         of(10);
         let more = 200;
         let per_call = || (of(10 + more) - of(10)) / (in_flight * more) as f64;
         // A machine that is busy with other things has timers run out, which only ever adds some.
-        let count = (0..5).map(|_| per_call()).find(|count| *count <= PER_CALL_MAX);
+        let count = (0..5).map(|_| per_call()).find(|count| *count <= most);
         let count = count.unwrap_or_else(per_call);
         println!("{in_flight} in flight: {count:.2} allocations per call, both ends");
-        assert!(count <= PER_CALL_MAX, "{in_flight} in flight: {count:.2}");
+        assert!(count <= most, "{in_flight} in flight: {count:.2}");
     }
 }
