@@ -98,11 +98,30 @@ fn nobody() -> String {
     UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
+/// Not even one that was mistyped: it is almost the right one.
+#[test]
+fn no_key_is_repeated() {
+    const KEY: &str = "18:1:000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e";
+    const SESSION: &str = "0123456789abcde";
+    let call = ["call", "127.0.0.1:1", "--security", "rxkad"];
+    let good = ["--key", "1:2:a7838acbc783ec94", "--session", SESSION];
+    for ran in [
+        rx(&[&call[..], &["--key", KEY]].concat()),
+        rx(&[&call[..], &good].concat()),
+        run(ECHO_SERVER, &["--security", "rxkad", "--key", KEY]),
+    ] {
+        ran.failed_with(2, &["invalid value for"]);
+        for secret in ["000102", "0123456789"] {
+            assert!(!ran.err.contains(secret), "{}", ran.err);
+        }
+    }
+}
+
 #[test]
 fn credentials_belong_to_rxkad_and_are_of_one_kind() {
     const KEY: &str = "1:2:a7838acbc783ec94";
     let call = ["call", "127.0.0.1:1"];
-    let wrong: [(&[&str], &str); 11] = [
+    let wrong: [(&[&str], &str); 12] = [
         (&["--security", "rxgk"], "rxgk"),
         (&["--security", "rxkad"], "--ccache, --key-file or --key"),
         (&["--key", KEY], "need --security rxkad"),
@@ -114,13 +133,15 @@ fn credentials_belong_to_rxkad_and_are_of_one_kind() {
         (&["--security", "rxkad", "--ccache", "/x"], "--principal"),
         (&["--security", "rxkad", "--key", KEY, "--key-file", "/x"], "cannot be used with"),
         (&["--security", "rxkad", "--key-file", "/x", "--ticket4"], "--key"),
+        (&["--level", "crypt"], "--level need --security rxkad"),
     ];
     for (arguments, word) in wrong {
         rx(&[&call[..], arguments].concat()).failed_with(2, &[word]);
     }
-    let wrong: [(&[&str], &str); 4] = [
+    let wrong: [(&[&str], &str); 5] = [
         (&["--security", "rxkad"], "--key-file or --key"),
         (&["--require"], "need --security rxkad"),
+        (&["--minimum-level", "crypt"], "need --security rxkad"),
         (&["--key", KEY], "need --security rxkad"),
         (&["--security", "rxkad", "--key", KEY, "--minimum-level", "none"], "none"),
     ];

@@ -1,5 +1,6 @@
 //! Command lines: sizes, addresses, settings, and errors of one line.
 
+use std::error::Error as _;
 use std::fmt::Display;
 use std::io::Write;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -8,7 +9,7 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use rxrpc::proto::config::CallConfig;
 
 /// It could not start, or broke while it ran.
@@ -34,10 +35,21 @@ pub fn parse<A: Parser>(name: &str) -> Result<A, ExitCode> {
             ExitCode::from(EXIT_USAGE)
         }
         _ => {
-            eprintln!("{name}: {}; see {name} --help", one_line(&error.to_string()));
+            eprintln!("{name}: {}; see {name} --help", explanation(&error));
             ExitCode::from(EXIT_USAGE)
         }
     })
+}
+
+/// What is wrong, on one line. Clap repeats what was given: of a key, that must not be.
+fn explanation(error: &clap::Error) -> String {
+    if let (Some(ContextValue::String(argument)), Some(reason)) =
+        (error.get(ContextKind::InvalidArg), error.source())
+        && ["--key ", "--session "].iter().any(|secret| argument.starts_with(secret))
+    {
+        return format!("invalid value for '{argument}': {reason}");
+    }
+    one_line(&error.to_string())
 }
 
 /// The first paragraph of clap's explanation.

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use rand::TryRngCore;
+use rand::rngs::OsRng;
 use rxrpc::security::rxkad::keys::ccache::Ccache;
 use rxrpc::security::rxkad::keys::{
     KeyArgument, ServerKeys, TicketForm, TokenError, new_session_key,
@@ -59,9 +61,9 @@ pub struct ServerArgs {
     /// A server key, for tests: others can see it. Enctype 1 is single DES. Can be given more than once
     #[arg(long, value_name = "ENCTYPE:KVNO:HEX")]
     key: Vec<KeyArgument>,
-    /// What rxkad's clients have to encrypt at least
-    #[arg(long, value_enum, default_value = "clear")]
-    minimum_level: LevelName,
+    /// What rxkad's clients have to encrypt at least [default: clear]
+    #[arg(long, value_enum)]
+    minimum_level: Option<LevelName>,
     /// Serve nobody else
     #[arg(long)]
     require: bool,
@@ -75,8 +77,9 @@ impl ServerArgs {
             ClassName::Rxkad if !has_keys => {
                 Err("--security rxkad needs --key-file or --key".to_owned())
             }
-            ClassName::Null if has_keys || self.require => {
-                Err("--key-file, --key and --require need --security rxkad".to_owned())
+            ClassName::Null if has_keys || self.require || self.minimum_level.is_some() => {
+                let options = "--key-file, --key, --minimum-level and --require";
+                Err(format!("{options} need --security rxkad"))
             }
             _ => Ok(()),
         }
@@ -94,7 +97,7 @@ impl ServerArgs {
             if keys.is_empty() {
                 return Err("there is no key for rxkad in the files".to_owned());
             }
-            classes.push(rxkad_server(keys, self.minimum_level.into()));
+            classes.push(rxkad_server(keys, self.minimum_level.map_or(Level::Clear, Level::from)));
         }
         Ok(classes)
     }
@@ -106,9 +109,9 @@ pub struct ClientArgs {
     /// rxkad: prove who we are, with one of --ccache, --key-file and --key
     #[arg(long, value_enum, default_value = "null")]
     security: ClassName,
-    /// How much to encrypt
-    #[arg(long, value_enum, default_value = "crypt")]
-    level: LevelName,
+    /// How much rxkad encrypts [default: crypt]
+    #[arg(long, value_enum)]
+    level: Option<LevelName>,
     /// A Kerberos cache with a ticket for --principal, as kinit and kvno leave it
     #[arg(long, value_name = "FILE", requires = "principal", conflicts_with_all = ["key", "key_file"])]
     ccache: Option<PathBuf>,
@@ -145,8 +148,8 @@ impl ClientArgs {
             _ if self.key.is_none() && (self.ticket4 || self.session.is_some() || self.expired) => {
                 Err("--session and --ticket4 need --key".to_owned())
             }
-            ClassName::Null if has_credentials => {
-                Err("--ccache, --key-file and --key need --security rxkad".to_owned())
+            ClassName::Null if has_credentials || self.level.is_some() => {
+                Err("--ccache, --key-file, --key and --level need --security rxkad".to_owned())
             }
             _ => Ok(()),
         }
@@ -156,18 +159,21 @@ impl ClientArgs {
     pub fn class(&self) -> Result<Arc<dyn ClientClass>, String> {
         match self.security {
             ClassName::Null => Ok(Arc::new(RxNull)),
-            ClassName::Rxkad => Ok(rxkad_client(self.token()?, self.level.into())),
+            ClassName::Rxkad => {
+                let level = self.level.map_or(Level::Crypt, Level::from);
+                Ok(rxkad_client(self.token()?, level))
+            }
         }
     }
 
     fn token(&self) -> Result<Token, String> {
         let now = SystemTime::now();
         if let Some(key) = &self.key {
-            return self.printed(key, now).map_err(|error| error.to_string());
+            return self.printed(key, now, entropy()?).map_err(|error| error.to_string());
         }
         if let Some(file) = &self.key_file {
             let keys = load(std::slice::from_ref(file))?;
-            let token = keys.print_token(&principal("afs", ""), now, LIFETIME, &rand::random());
+            let token = keys.print_token(&principal("afs", ""), now, LIFETIME, &entropy()?);
             return token.map_err(|error| about(file, error));
         }
         // Both are there, or neither: the command line was checked.
@@ -178,7 +184,12 @@ impl ClientArgs {
     }
 
     /// As rxpeer prints it.
-    fn printed(&self, key: &KeyArgument, now: SystemTime) -> Result<Token, TokenError> {
+    fn printed(
+        &self,
+        key: &KeyArgument,
+        now: SystemTime,
+        entropy: Entropy,
+    ) -> Result<Token, TokenError> {
         let (form, cell) = match self.ticket4 {
             true => (TicketForm::V4, ""),
             false => (TicketForm::Krb5, "RXTEST.LOCAL"),
@@ -188,7 +199,6 @@ impl ClientArgs {
             true => (now - EXPIRED_SINCE, Duration::from_secs(60)),
             false => (now, LIFETIME),
         };
-        let entropy: Entropy = rand::random();
         let session = match &self.session {
             Some(session) => session.clone(),
             None => new_session_key(&entropy)?,
@@ -196,6 +206,12 @@ impl ClientArgs {
         let print = Print::from_now(&client, &session, now, lifetime);
         key.print_token(form, &print, &entropy)
     }
+}
+
+fn entropy() -> Result<Entropy, String> {
+    let mut entropy = Entropy::default();
+    OsRng.try_fill_bytes(&mut entropy).map_err(|error| format!("no randomness: {error}"))?;
+    Ok(entropy)
 }
 
 fn principal(name: &str, cell: &str) -> Principal {

@@ -59,7 +59,7 @@ struct Ticket {
     server: Name,
     ends: u32,
     /// `None` = the session key is of no use.
-    key: Option<SessionKey>,
+    key: Option<Box<SessionKey>>,
     ticket: Vec<u8>,
 }
 
@@ -128,13 +128,13 @@ impl Ccache {
             None => false,
         };
         let meant = self.tickets.iter().filter(|ticket| is_meant(&ticket.server));
-        let ticket = meant.max_by_key(|ticket| ticket.ends);
+        let ticket = meant.max_by_key(|ticket| (ticket.key.is_some(), ticket.ends));
         let ticket = ticket.ok_or_else(|| CcacheError::NoTicket { principal: name() })?;
         let expires = UNIX_EPOCH + Duration::from_secs(ticket.ends.into());
         if expires <= now {
             return Err(CcacheError::Expired { principal: name() });
         }
-        let key = ticket.key.clone();
+        let key = ticket.key.as_deref().cloned();
         let key = key.ok_or_else(|| CcacheError::SessionKey { principal: name() })?;
         Ok(Token { kvno: KVNO_K5_WHOLE, ticket: ticket.ticket.clone(), key, expires })
     }
@@ -185,7 +185,7 @@ fn entry(reader: &mut Reader<'_>, version: u8) -> Option<Option<Ticket>> {
         // The same again.
         reader.u16()?;
     }
-    let key = session_key(EncType(enctype.into()), reader.counted_u32()?).ok();
+    let key = session_key(EncType(enctype.into()), reader.counted_u32()?).ok().map(Box::new);
     let _authenticated = reader.u32()?;
     let _starts = reader.u32()?;
     let ends = reader.u32()?;

@@ -31,7 +31,8 @@ const FILE_MAX_BYTES: u64 = 1 << 20;
 /// Room for what is read first of a file: more than most have.
 const READ_BYTES: usize = 16 << 10;
 
-type DesKey = Zeroizing<[u8; 8]>;
+/// In a place of its own: a list that grows leaves what it held behind.
+type DesKey = Box<Zeroizing<[u8; 8]>>;
 
 /// A server's keys. Wiped when dropped, never printed.
 #[derive(Clone, Default)]
@@ -98,7 +99,9 @@ impl ServerKeys {
     /// Adds a key.
     pub fn insert(&mut self, kvno: u32, key: Krb5Key) {
         match key.expose().try_into() {
-            Ok(des) if key.enctype().is_des() => self.des.push((kvno, Zeroizing::new(des))),
+            Ok(des) if key.enctype().is_des() => {
+                self.des.push((kvno, Box::new(Zeroizing::new(des))))
+            }
             _ => self.krb5.push((kvno, key)),
         }
     }
@@ -121,7 +124,7 @@ impl ServerKeys {
 
     /// The single-DES key of a version.
     pub(super) fn des(&self, kvno: u32) -> Option<&[u8; 8]> {
-        self.des.iter().find(|(version, _)| *version == kvno).map(|(_, key)| &**key)
+        self.des.iter().find(|(version, _)| *version == kvno).map(|(_, key)| &***key)
     }
 
     /// The other keys of a version and enctype: more than one if the cell has several realms.

@@ -76,7 +76,7 @@ impl ServerKeys {
         }
         let versions = self.des.iter().filter(|(kvno, _)| *kvno != NOT_A_VERSION);
         let (kvno, key) = versions.max_by_key(|(kvno, _)| *kvno)?;
-        Some((*kvno, Krb5Key::new(EncType::DES_CBC_CRC, &**key).ok()?))
+        Some((*kvno, Krb5Key::new(EncType::DES_CBC_CRC, &***key).ok()?))
     }
 }
 
