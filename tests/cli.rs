@@ -256,6 +256,9 @@ fn with_json_a_failure_before_the_first_call_is_a_line_of_json_too() {
         let json = ran.json();
         assert_eq!((ran.code, &json["ok"]), (Some(code), &false.into()), "{ran:?}");
         assert!(json["error"].as_str().is_some_and(|error| error.contains(word)), "{ran:?}");
+        for name in ["calls", "failed", "bytes", "seconds", "busy", "retransmitted"] {
+            assert!(json[name].is_number(), "{name}: {ran:?}");
+        }
         assert_eq!((ran.out.lines().count(), ran.err.as_str()), (1, ""), "{ran:?}");
     }
 }

@@ -98,9 +98,19 @@ impl Stop {
         ExitCode::from(self.status)
     }
 
-    /// Says it as whoever asked for JSON expects it: as a line of that.
+    /// Says it as whoever asked for JSON expects it: as a line of that, with every name that is always there.
     pub fn tell_json(self, op: &str) -> ExitCode {
-        let line = serde_json::json!({ "ok": false, "op": op, "error": self.error });
+        let line = serde_json::json!({
+            "ok": false,
+            "op": op,
+            "calls": 0,
+            "failed": 0,
+            "bytes": 0,
+            "seconds": 0.0,
+            "busy": 0,
+            "retransmitted": 0,
+            "error": self.error,
+        });
         // Nobody reads it: the status still says so.
         let _ = writeln!(std::io::stdout(), "{line}");
         ExitCode::from(self.status)
