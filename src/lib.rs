@@ -91,7 +91,7 @@ pub use wire::{AbortCode, ServiceId};
 #[doc = include_str!("../README.md")]
 pub struct Readme;
 
-/// That of the chapter on rxkad too.
+/// That of docs/rxkad.md too.
 #[cfg(all(doctest, feature = "rxkad"))]
 #[doc = include_str!("../docs/rxkad.md")]
-pub struct RxkadChapter;
+pub struct RxkadDoc;

@@ -34,10 +34,10 @@
 //!
 //! # Back-pressure
 //! actix's mailboxes bound nothing, so the protocol's windows do. A reader gives credit back for what it
-//! has taken, and the receive window opens by no more than that; a writer may be ahead of the window by
-//! twice its size. The receive loop takes a bounded number of batches and then lets every other actor of
-//! the arbiter run before it takes more: what does not fit is lost in the socket's buffer, where the
-//! protocol repairs it.
+//! has taken, and the receive window opens by no more than that; a writer may be ahead by twice what may be
+//! in flight, at least 64 packets. The receive loop takes a bounded number of batches and then lets every
+//! other actor of the arbiter run before it takes more: what does not fit is lost in the socket's buffer,
+//! where the protocol repairs it.
 
 pub mod channel;
 pub mod connection;

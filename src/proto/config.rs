@@ -9,7 +9,7 @@
 //! let builder = Endpoint::builder().configure(|config| {
 //!     config.debug_responder = true;
 //!     config.server.call.idle_timeout = Some(Duration::from_secs(300));
-//!     config.client.call.receive_window_max_packets = 1024;
+//!     config.client.call.receive_window_max_packets = 4096;
 //! });
 //! ```
 

@@ -58,7 +58,7 @@ pub enum DropReason {
     StaleAck,
     /// A packet type that the call's state has no use for.
     OutOfState,
-    /// A VERSION or DEBUG request beyond the rate limit, or with the responder off.
+    /// A VERSION or DEBUG request that is malformed, or with the responder off.
     Unanswered,
     /// An abort that was not repeated, by its rate limit.
     Throttled,
