@@ -17,7 +17,7 @@ fn example(name: &str) -> PathBuf {
         let own = std::env::current_exe().expect("a test knows its path");
         let profile = own.parent().and_then(Path::parent).expect("target/profile/deps").to_owned();
         let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--quiet", "--examples", "--manifest-path"]);
+        cargo.args(["build", "--quiet", "--examples", "--features", "testkit", "--manifest-path"]);
         cargo.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"));
         cargo.arg("--target-dir").arg(profile.parent().expect("target"));
         if profile.ends_with("release") {
@@ -111,6 +111,17 @@ fn a_service_is_tested_without_a_network() {
     for part in ["silent for 20s", "sent again", "byte by byte"] {
         assert!(printed.contains(part), "{part} is not in:\n{printed}");
     }
+}
+
+#[test]
+fn a_service_is_simulated_by_seed() {
+    let printed = printed("simulate_your_service");
+    assert_eq!(printed.matches(": over after ").count(), 20, "{printed}");
+}
+
+#[test]
+fn a_peer_is_played_by_a_script() {
+    assert!(printed("script_a_peer").contains("OUT_OF_SEQUENCE"));
 }
 
 #[test]
