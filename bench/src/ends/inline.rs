@@ -91,7 +91,7 @@ impl Loop {
         self.endpoint.take_events();
         self.held.extend(self.endpoint.take_batches());
         while let Some((to, contents, segment_size)) = self.held.front() {
-            let transmit = Transmit { to: *to, contents, segment_size: *segment_size };
+            let transmit = Transmit::run(*to, contents, *segment_size);
             if self.network.try_send(&transmit).is_err() {
                 return;
             }
