@@ -52,7 +52,7 @@ fn open(source: &mut Unstructured<'_>) -> Result<()> {
             // The contents of a ticket in the style of Kerberos 4.
             let mut plain = rest(source).to_vec();
             plain.resize(plain.len().next_multiple_of(8), 0);
-            Des::new(&DES_KEY).pcbc_encrypt(DES_KEY, &mut plain);
+            Des::new(&DES_KEY).pcbc_encrypt(&DES_KEY, &mut plain);
             check(DES_KVNO, &plain, now);
         }
         4 | 5 => {

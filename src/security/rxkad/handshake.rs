@@ -81,14 +81,14 @@ impl Response<'_> {
         ]);
         let checksum = checksum(&body);
         body[CHECKSUM_AT..CHECKSUM_AT + 4].copy_from_slice(&checksum.to_be_bytes());
-        pcbc::encrypt(&key.cipher, key.iv, &mut body[SEALED]);
+        pcbc::encrypt(&key.cipher, &key.iv, &mut body[SEALED]);
         body.extend_from_slice(self.ticket);
         body
     }
 
     fn encode_old(&self, key: &ReadyKey) -> Vec<u8> {
         let mut body = words(&[self.nonce, self.level, self.kvno, self.ticket.len() as u32]);
-        pcbc::encrypt(&key.cipher, 0, &mut body[..8]);
+        pcbc::encrypt(&key.cipher, &0, &mut body[..8]);
         body.extend_from_slice(self.ticket);
         body
     }
@@ -195,7 +195,7 @@ impl ServerSide {
         mut fixed: [u8; RESPONSE_LEN],
         key: &ReadyKey,
     ) -> Result<(Level, [CallNumber; 4]), RxkadError> {
-        pcbc::decrypt(&key.cipher, key.iv, &mut fixed[SEALED]);
+        pcbc::decrypt(&key.cipher, &key.iv, &mut fixed[SEALED]);
         let found = word_at(&fixed, CHECKSUM_AT).unwrap_or_default();
         fixed[CHECKSUM_AT..CHECKSUM_AT + 4].fill(0);
         let word = |at| word_at(&fixed, at).unwrap_or_default();

@@ -102,8 +102,8 @@ impl RxkadSession {
     }
 
     /// At auth a single block, without an IV.
-    fn iv(&self) -> u64 {
-        if self.level == Level::Crypt { self.key.iv } else { 0 }
+    fn iv(&self) -> &u64 {
+        if self.level == Level::Crypt { &self.key.iv } else { &0 }
     }
 
     /// Hands over packets whose header checksum is right, up to the first that is not, or that fails.
@@ -265,7 +265,7 @@ fn preseq(ids: &ConnectionIds, key: &ReadyKey) -> u64 {
     block[..4].copy_from_slice(&ids.epoch.0.to_be_bytes());
     block[4..8].copy_from_slice(&(ids.cid.0 & !3).to_be_bytes());
     block[12..].copy_from_slice(&u32::from(ids.security_index.0).to_be_bytes());
-    pcbc::encrypt(&key.cipher, key.iv, &mut *block);
+    pcbc::encrypt(&key.cipher, &key.iv, &mut *block);
     u64::from_be_bytes(block[BLOCK_LEN..].try_into().expect("a block"))
 }
 

@@ -98,12 +98,12 @@ impl ServerKeys {
 
     /// Adds a key.
     pub fn insert(&mut self, kvno: u32, key: Krb5Key) {
-        match key.expose().try_into() {
-            Ok(des) if key.enctype().is_des() => {
-                self.des.push((kvno, Box::new(Zeroizing::new(des))))
-            }
-            _ => self.krb5.push((kvno, key)),
+        if !key.enctype().is_des() {
+            return self.krb5.push((kvno, key));
         }
+        let mut des = DesKey::default();
+        des.copy_from_slice(key.expose());
+        self.des.push((kvno, des));
     }
 
     /// Adds the keys of another set.

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use zeroize::Zeroizing;
+
 use super::{KeyArgument, NOT_A_VERSION, ServerKeys};
 use crate::security::Entropy;
 use crate::security::rxkad::krb5::des::{is_weak, set_odd_parity};
@@ -115,10 +117,10 @@ fn print_token(
 pub fn new_session_key(entropy: &Entropy) -> Result<SessionKey, RxkadError> {
     let (_, second) = entropy.split_at(16);
     for bytes in second.as_chunks().0 {
-        let mut key = *bytes;
+        let mut key = Zeroizing::new(*bytes);
         set_odd_parity(&mut key);
         if !is_weak(&key) {
-            return Ok(SessionKey::new(key));
+            return Ok(SessionKey::new(*key));
         }
     }
     // Twice in a row: once in 2^104 times, or the source is broken.

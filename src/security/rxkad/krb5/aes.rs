@@ -6,7 +6,7 @@ use hmac::{Hmac, Mac};
 use sha1::Sha1;
 use sha2::{Sha256, Sha384};
 use subtle::ConstantTimeEq;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use super::fold::n_fold;
 use super::modes::{cts_decrypt, cts_encrypt};
@@ -132,10 +132,9 @@ fn derive_by_folding(key: &[u8], label: &[u8]) -> Secret {
 fn hmac<M: Mac + KeyInit>(key: &[u8], pieces: &[&[u8]]) -> Secret {
     let mut mac = <M as KeyInit>::new_from_slice(key).expect("HMAC takes keys of any length");
     pieces.iter().for_each(|piece| mac.update(piece));
-    let mut code = mac.finalize().into_bytes();
-    let copy = Zeroizing::new(code.to_vec());
-    code.as_mut_slice().zeroize();
-    copy
+    // Wiped when it is dropped, as long as it is only looked into.
+    let code = mac.finalize();
+    Zeroizing::new(code.as_bytes().to_vec())
 }
 
 /// A key schedule.

@@ -72,26 +72,27 @@ impl Des {
         self.0.decrypt_block(block.into());
     }
 
-    /// PCBC, the mode of Kerberos 4: each block is chained with plain and cipher of the one before.
-    pub fn pcbc_encrypt(&self, iv: [u8; BLOCK_LEN], data: &mut [u8]) {
-        let mut chain = u64::from_be_bytes(iv);
+    /// PCBC, the mode of Kerberos 4: each block is chained with plain and cipher of the one before. The IV can
+    /// be a key: what is left of it at the end is wiped.
+    pub fn pcbc_encrypt(&self, iv: &[u8; BLOCK_LEN], data: &mut [u8]) {
+        let mut chain = Zeroizing::new(u64::from_be_bytes(*iv));
         for block in data.as_chunks_mut().0 {
             let plain = u64::from_be_bytes(*block);
-            *block = (plain ^ chain).to_be_bytes();
+            *block = (plain ^ *chain).to_be_bytes();
             self.encrypt_block(block);
-            chain = plain ^ u64::from_be_bytes(*block);
+            *chain = plain ^ u64::from_be_bytes(*block);
         }
     }
 
     /// Undoes [`Des::pcbc_encrypt`].
-    pub fn pcbc_decrypt(&self, iv: [u8; BLOCK_LEN], data: &mut [u8]) {
-        let mut chain = u64::from_be_bytes(iv);
+    pub fn pcbc_decrypt(&self, iv: &[u8; BLOCK_LEN], data: &mut [u8]) {
+        let mut chain = Zeroizing::new(u64::from_be_bytes(*iv));
         for block in data.as_chunks_mut().0 {
             let cipher = u64::from_be_bytes(*block);
             self.decrypt_block(block);
-            let plain = u64::from_be_bytes(*block) ^ chain;
+            let plain = u64::from_be_bytes(*block) ^ *chain;
             *block = plain.to_be_bytes();
-            chain = plain ^ cipher;
+            *chain = plain ^ cipher;
         }
     }
 }
@@ -101,8 +102,8 @@ fn checksum_len(enctype: EncType) -> usize {
     if enctype == EncType::DES_CBC_CRC { 4 } else { 16 }
 }
 
-fn iv(enctype: EncType, key: &[u8; BLOCK_LEN]) -> [u8; BLOCK_LEN] {
-    if enctype == EncType::DES_CBC_CRC { *key } else { [0; BLOCK_LEN] }
+fn iv(enctype: EncType, key: &[u8; BLOCK_LEN]) -> &[u8; BLOCK_LEN] {
+    if enctype == EncType::DES_CBC_CRC { key } else { &[0; BLOCK_LEN] }
 }
 
 /// Over all of the plain text, the checksum's own place zero.
@@ -203,9 +204,9 @@ mod tests {
             let key: [u8; BLOCK_LEN] = vector.at("key").bytes().try_into().unwrap();
             let iv: [u8; BLOCK_LEN] = vector.at("iv").bytes().try_into().unwrap();
             let mut data = vector.at("cipher").bytes();
-            Des::new(&key).pcbc_decrypt(iv, &mut data);
+            Des::new(&key).pcbc_decrypt(&iv, &mut data);
             assert_eq!(data, vector.at("plain").bytes());
-            Des::new(&key).pcbc_encrypt(iv, &mut data);
+            Des::new(&key).pcbc_encrypt(&iv, &mut data);
             assert_eq!(data, vector.at("cipher").bytes());
         }
     }

@@ -46,8 +46,10 @@ fn derive(key: &[u8]) -> Result<SessionKey, RxkadError> {
         hmac.update(&[number]);
         hmac.update(b"rxkad\0");
         hmac.update(&64u32.to_be_bytes());
-        let digest = Zeroizing::new(<[u8; 16]>::from(hmac.finalize().into_bytes()));
-        let mut candidate = Zeroizing::new(*digest.first_chunk().expect("16 bytes"));
+        // Wiped when it is dropped, as long as it is only looked into.
+        let digest = hmac.finalize();
+        let mut candidate = Zeroizing::new([0; BLOCK_LEN]);
+        candidate.copy_from_slice(&digest.as_bytes()[..BLOCK_LEN]);
         set_odd_parity(&mut candidate);
         if !is_weak(&candidate) {
             return Ok(SessionKey::new(*candidate));

@@ -3,32 +3,33 @@
 //! Over any function from one block to one block. Written here because of one case: the crate `cts` treats a
 //! message of exactly one block as no standard does (it encrypts the block twice).
 
-/// CBC; what does not fill a block at the end is left as it is.
+/// CBC; what does not fill a block at the end is left as it is. The IV is borrowed, for it can be a key, of which
+/// there is to be no copy.
 pub(super) fn cbc_encrypt<const N: usize>(
-    iv: [u8; N],
+    iv: &[u8; N],
     data: &mut [u8],
     encrypt: impl Fn(&mut [u8; N]),
 ) {
     let mut chain = iv;
     for block in data.as_chunks_mut::<N>().0 {
-        xor(block, &chain);
+        xor(block, chain);
         encrypt(block);
-        chain = *block;
+        chain = block;
     }
 }
 
 /// Undoes [`cbc_encrypt`].
 pub(super) fn cbc_decrypt<const N: usize>(
-    iv: [u8; N],
+    iv: &[u8; N],
     data: &mut [u8],
     decrypt: impl Fn(&mut [u8; N]),
 ) {
-    let mut chain = iv;
-    for block in data.as_chunks_mut::<N>().0 {
-        let cipher = *block;
+    // From the end, where what a block is chained to is still what it was.
+    let mut blocks = data.as_chunks_mut::<N>().0;
+    while let Some((block, before)) = blocks.split_last_mut() {
         decrypt(block);
-        xor(block, &chain);
-        chain = cipher;
+        xor(block, before.last().unwrap_or(iv));
+        blocks = before;
     }
 }
 
@@ -37,7 +38,7 @@ pub(super) fn cbc_decrypt<const N: usize>(
 /// one block.
 pub(super) fn cts_encrypt<const N: usize>(data: &mut [u8], encrypt: impl Fn(&mut [u8; N])) {
     let (head, tail) = split(data, N);
-    cbc_encrypt([0; N], head, &encrypt);
+    cbc_encrypt(&[0; N], head, &encrypt);
     if tail.is_empty() {
         return;
     }
@@ -62,7 +63,7 @@ pub(super) fn cts_decrypt<const N: usize>(data: &mut [u8], decrypt: impl Fn(&mut
         tail.copy_from_slice(&last[..tail.len()]);
         *last = before;
     }
-    cbc_decrypt([0; N], head, decrypt);
+    cbc_decrypt(&[0; N], head, decrypt);
 }
 
 /// Whole blocks, and behind them 1 to `block` bytes; none if there is but one block.

@@ -13,7 +13,11 @@ const CONFOUNDER_LEN: usize = 8;
 fn hmac_md5(key: &[u8], data: &[u8]) -> Zeroizing<[u8; CHECKSUM_LEN]> {
     let mut hmac = Hmac::<Md5>::new_from_slice(key).expect("HMAC takes keys of any length");
     hmac.update(data);
-    Zeroizing::new(hmac.finalize().into_bytes().into())
+    // Wiped when it is dropped, as long as it is only looked into.
+    let code = hmac.finalize();
+    let mut copy = Zeroizing::new([0; CHECKSUM_LEN]);
+    copy.copy_from_slice(code.as_bytes());
+    copy
 }
 
 /// Usages 3 and 9 have other numbers here; a ticket's is 2.

@@ -28,7 +28,7 @@ pub(super) fn open(key: &[u8; BLOCK_LEN], ticket: &[u8]) -> Result<Contents, Rxk
         return Err(RxkadError::BadTicket);
     }
     let mut plain = Zeroizing::new(ticket.to_vec());
-    schedule(key)?.pcbc_decrypt(*key, &mut plain);
+    schedule(key)?.pcbc_decrypt(key, &mut plain);
     parse(&plain).ok_or(RxkadError::BadTicket)
 }
 
@@ -106,6 +106,6 @@ pub(super) fn seal(print: &Print<'_>, key: &[u8; BLOCK_LEN]) -> Result<Vec<u8>, 
     // The service's NUL, and its empty instance.
     ticket.extend_from_slice(&[0; 2]);
     ticket.resize(ticket.len().next_multiple_of(BLOCK_LEN), 0);
-    des.pcbc_encrypt(*key, &mut ticket);
+    des.pcbc_encrypt(key, &mut ticket);
     Ok(ticket)
 }
