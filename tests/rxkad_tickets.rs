@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use proptest::prelude::*;
 use rxrpc::security::rxkad::keys::ccache::{Ccache, CcacheError};
 use rxrpc::security::rxkad::keys::{KeyArgument, KeyFileError, ServerKeys, TicketForm};
-use rxrpc::security::rxkad::krb5::{EncType, Krb5Key, TICKET_USAGE, session_key};
+use rxrpc::security::rxkad::krb5::{EncType, Krb5Error, Krb5Key, TICKET_USAGE, session_key};
 use rxrpc::security::rxkad::ticket::{KVNO_K5_PART, KVNO_K5_WHOLE, LIFETIME_MAX, Print};
 use rxrpc::security::rxkad::{
     OpenedTicket, Principal, RxkadError, SessionKey, TicketOpener, Token,
@@ -465,16 +465,207 @@ fn a_ticket_under_another_key_is_an_unknown_key() {
 
 // ---- files of keys --------------------------------------------------------------------------------
 
-/// Cut anywhere but at `ends` it is an error; flipped anywhere it is an error or other keys.
-fn damage_file(file: &[u8], ends: &[usize]) {
+/// What came of a file, in words that can be compared.
+fn read(result: Result<ServerKeys, KeyFileError>) -> Result<String, String> {
+    result.map(|keys| format!("{keys:?}")).map_err(|error| format!("{error:?}"))
+}
+
+fn refused(error: KeyFileError) -> Result<String, String> {
+    Err(format!("{error:?}"))
+}
+
+fn with_bit_flipped(file: &[u8], bit: usize) -> Vec<u8> {
+    let mut bad = file.to_vec();
+    bad[bit / 8] ^= 1 << (bit % 8);
+    bad
+}
+
+fn with_word(file: &[u8], at: usize, word: u32) -> Vec<u8> {
+    let mut bad = file.to_vec();
+    bad[at..at + 4].copy_from_slice(&word.to_be_bytes());
+    bad
+}
+
+fn word_of(file: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes(file[at..at + 4].try_into().expect("four bytes"))
+}
+
+/// Numbers that make no sense as a length.
+const ABSURD: [u32; 5] = [0x7fff_ffff, 0x8000_0000, u32::MAX - 15, u32::MAX - 3, u32::MAX];
+
+#[test]
+fn a_damaged_key_file_is_refused_by_name_or_has_other_keys() {
+    let vectors = vectors("rxkad.json");
+    let file = bytes(&vectors["key_files"]["KeyFile"]["bytes"]);
+    let whole = read(ServerKeys::parse_key_file(&file));
+    assert_eq!(
+        whole.as_deref(),
+        Ok("ServerKeys { des kvno: [1, 2, 4], (kvno, enctype): [] }"),
+        "of three keys"
+    );
+    assert_eq!(file.len(), 4 + 3 * 12);
     for len in 0..file.len() {
-        assert_eq!(ServerKeys::parse(&file[..len]).is_ok(), ends.contains(&len), "{len}");
+        let entry = if len < 4 { 0 } else { 1 + (len - 4) / 12 };
+        let expected = refused(KeyFileError::Truncated(entry));
+        assert_eq!(read(ServerKeys::parse_key_file(&file[..len])), expected, "{len} bytes");
+        assert_eq!(read(ServerKeys::parse(&file[..len])), expected, "{len} bytes of any file");
     }
     for bit in 0..file.len() * 8 {
-        let mut bad = file.to_vec();
-        bad[bit / 8] ^= 1 << (bit % 8);
-        let _ = ServerKeys::parse(&bad);
+        let bad = with_bit_flipped(&file, bit);
+        let found = read(ServerKeys::parse_key_file(&bad));
+        let unknown = read(ServerKeys::parse(&bad));
+        match (bit / 8, (bit / 8 + 8) % 12) {
+            (0..4, _) => {
+                let expected = match word_of(&bad, 0) {
+                    count @ 9.. => refused(KeyFileError::TooManyKeys(count)),
+                    count @ 4.. => {
+                        assert_eq!(count, 7);
+                        refused(KeyFileError::Truncated(4))
+                    }
+                    count => {
+                        let versions = &[1, 2][..count as usize];
+                        Ok(format!("ServerKeys {{ des kvno: {versions:?}, (kvno, enctype): [] }}"))
+                    }
+                };
+                assert_eq!((found, unknown), (expected.clone(), expected), "bit {bit}");
+            }
+            (_, 0..4) => {
+                // Another version. That of the first key can make it look like a KeyFileExt, which it is none of.
+                let other = word_of(&bad, bit / 8 / 4 * 4).to_string();
+                let keys = found.expect("another version");
+                assert!(keys != *whole.as_ref().unwrap() && keys.contains(&other), "{bit}: {keys}");
+                match bit / 8 < 8 && word_of(&bad, 4) >= 16 {
+                    true => assert_eq!(unknown, refused(KeyFileError::Truncated(1)), "bit {bit}"),
+                    false => assert_eq!(unknown, Ok(keys), "bit {bit}"),
+                }
+            }
+            // Nothing tells that a key is another.
+            _ => assert_eq!((&found, &unknown), (&whole, &whole), "bit {bit}"),
+        }
     }
+    for count in [9, 999].into_iter().chain(ABSURD) {
+        let expected = refused(KeyFileError::TooManyKeys(count));
+        assert_eq!(read(ServerKeys::parse_key_file(&with_word(&file, 0, count))), expected);
+    }
+}
+
+/// A key of a KeyFileExt, by its place in the file.
+struct ExtEntry {
+    start: usize,
+    key: std::ops::Range<usize>,
+}
+
+fn ext_entries(file: &[u8]) -> Vec<ExtEntry> {
+    let mut entries = Vec::new();
+    let mut start = 4;
+    while start < file.len() {
+        assert_eq!(word_of(file, start), 16, "no more metadata than there must be");
+        let key = start + 20..start + 20 + word_of(file, start + 16) as usize;
+        start = key.end;
+        entries.push(ExtEntry { start: key.start - 20, key });
+    }
+    entries
+}
+
+#[test]
+fn a_damaged_key_file_ext_is_refused_by_name_or_has_other_keys() {
+    let vectors = vectors("rxkad.json");
+    let file = bytes(&vectors["key_files"]["KeyFileExt"]["bytes"]);
+    let entries = ext_entries(&file);
+    let parse = |file: &[u8]| read(ServerKeys::parse_key_file_ext(file));
+    let whole = parse(&file);
+    let listed = |keys: &[(u32, u32)]| {
+        Ok(format!("ServerKeys {{ des kvno: [], (kvno, enctype): {keys:?} }}"))
+    };
+    assert_eq!(whole, listed(&[(5, 17), (6, 17), (6, 18)]));
+    for len in 0..file.len() {
+        let entry = match len {
+            0..4 => 0,
+            _ => 1 + entries.iter().filter(|entry| entry.key.end <= len).count(),
+        };
+        let expected = refused(KeyFileError::Truncated(entry));
+        assert_eq!(parse(&file[..len]), expected, "{len} bytes");
+        assert_eq!(read(ServerKeys::parse(&file[..len])), expected, "{len} bytes of any file");
+    }
+    for bit in 0..32 {
+        let bad = with_bit_flipped(&file, bit);
+        let expected = match word_of(&bad, 0) {
+            count @ 0..3 => {
+                let end = entries[count as usize].start;
+                refused(KeyFileError::Trailing(file.len() - end))
+            }
+            _ => refused(KeyFileError::Truncated(4)),
+        };
+        assert_eq!(parse(&bad), expected, "bit {bit}");
+        assert_eq!(read(ServerKeys::parse(&bad)), expected, "bit {bit}");
+    }
+    for (number, entry) in (1..).zip(&entries) {
+        for bit in entry.start * 8..entry.key.end * 8 {
+            let bad = with_bit_flipped(&file, bit);
+            let found = parse(&bad);
+            let [metadata, key_type, kvno, enctype, len] =
+                [0, 4, 8, 12, 16].map(|at| word_of(&bad, entry.start + at));
+            let mut keys = vec![(5, 17), (6, 17), (6, 18)];
+            let what = format!("entry {number}, bit {bit}, byte {}", bit / 8 - entry.start);
+            let key_error = |len: usize| KeyFileError::Key {
+                entry: number,
+                source: Krb5Error::KeyLength { enctype: EncType(enctype as i32), len },
+            };
+            let expected = match bit / 8 - entry.start {
+                0..4 if metadata < 16 => refused(KeyFileError::Metadata(number, metadata)),
+                // What stands in the place of the key's length is another number then.
+                0..4 => {
+                    let at = match ServerKeys::parse_key_file_ext(&bad) {
+                        Err(KeyFileError::Truncated(at) | KeyFileError::Key { entry: at, .. }) => {
+                            at
+                        }
+                        other => panic!("{what}: {other:?}"),
+                    };
+                    assert_eq!(at, number, "{what}");
+                    continue;
+                }
+                4..8 => {
+                    assert_ne!(key_type, 2);
+                    keys.remove(number - 1);
+                    listed(&keys)
+                }
+                8..12 => {
+                    keys[number - 1].0 = kvno;
+                    listed(&keys)
+                }
+                12..16 => match i32::try_from(enctype).map(|it| EncType(it).key_len()) {
+                    Err(_) => refused(KeyFileError::Damaged(number)),
+                    Ok(None) => {
+                        keys.remove(number - 1);
+                        listed(&keys)
+                    }
+                    Ok(Some(right)) if right == entry.key.len() => {
+                        keys[number - 1].1 = enctype;
+                        listed(&keys)
+                    }
+                    Ok(Some(_)) => refused(key_error(entry.key.len())),
+                },
+                16..20 if len as usize > file.len() - entry.key.start => {
+                    refused(KeyFileError::Truncated(number))
+                }
+                16..20 => refused(key_error(len as usize)),
+                _ => listed(&keys),
+            };
+            assert_eq!(found, expected, "{what}");
+        }
+        for absurd in ABSURD {
+            let expected = refused(KeyFileError::Truncated(number));
+            for at in [entry.start, entry.start + 16] {
+                assert_eq!(parse(&with_word(&file, at, absurd)), expected, "{at}: {absurd:x}");
+            }
+        }
+    }
+    for count in ABSURD {
+        let expected = refused(KeyFileError::Truncated(4));
+        assert_eq!(parse(&with_word(&file, 0, count)), expected, "{count:x} keys");
+    }
+    let more = [&file[..], &[0]].concat();
+    assert_eq!(parse(&more), refused(KeyFileError::Trailing(1)));
 }
 
 #[test]
@@ -484,7 +675,6 @@ fn the_key_files_of_openafs_are_read() {
     let key_file = bytes(&files["KeyFile"]["bytes"]);
     let keys = ServerKeys::parse(&key_file).unwrap();
     assert_eq!(format!("{keys:?}"), "ServerKeys { des kvno: [1, 2, 4], (kvno, enctype): [] }");
-    damage_file(&key_file, &[]);
     let padded = [&key_file[..], &[0x55; 60]].concat();
     assert_eq!(ServerKeys::parse(&padded).unwrap().len(), 3);
 
@@ -494,7 +684,6 @@ fn the_key_files_of_openafs_are_read() {
         format!("{keys:?}"),
         "ServerKeys { des kvno: [], (kvno, enctype): [(5, 17), (6, 17), (6, 18)] }"
     );
-    damage_file(&key_file_ext, &[]);
 }
 
 fn record(fields: &[u32], key: &[u8]) -> Vec<u8> {
@@ -577,9 +766,76 @@ fn a_keytab_gives_the_keys_of_afs_alone() {
         "ServerKeys { des kvno: [4], (kvno, enctype): [(300, 18), (3, 17)] }"
     );
     // An entry less is still a keytab.
-    let ends: Vec<usize> = (1..parts.len()).map(|n| parts[..n].concat().len()).collect();
-    damage_file(&file, &ends);
+    let ends: Vec<usize> = (1..=parts.len()).map(|n| parts[..n].concat().len()).collect();
+    for len in 0..file.len() {
+        let found = read(ServerKeys::parse(&file[..len]));
+        let entry = ends.iter().filter(|end| **end <= len).count();
+        match ends.contains(&len) {
+            true => assert!(found.is_ok(), "{len} bytes: {found:?}"),
+            false => assert_eq!(found, refused(KeyFileError::Truncated(entry)), "{len} bytes"),
+        }
+    }
+    let hole = 2;
+    for (number, entry) in parts.iter().enumerate().skip(1) {
+        let start = ends[number - 1];
+        for absurd in ABSURD.into_iter().chain([(-(file.len() as i32)) as u32]) {
+            let bad = with_word(&file, start, absurd);
+            if (absurd as i32).unsigned_abs() <= 16 {
+                // A small hole, and whatever is behind it.
+                assert!(ServerKeys::parse(&bad).is_err(), "entry {number}, {absurd:x}");
+                continue;
+            }
+            let expected = refused(KeyFileError::Truncated(number));
+            assert_eq!(read(ServerKeys::parse(&bad)), expected, "entry {number}, {absurd:x}");
+        }
+        if number == hole {
+            continue;
+        }
+        // A record that is too short for what it says it holds, or that holds less than it must.
+        let len = entry.len() - 4;
+        let must = len - if number == 3 || number == 4 { 0 } else { 4 };
+        for short in 1..must {
+            let cut =
+                [&file[..start], &(short as u32).to_be_bytes(), &entry[4..4 + short]].concat();
+            let expected = refused(KeyFileError::Damaged(number));
+            assert_eq!(read(ServerKeys::parse(&cut)), expected, "entry {number}, {short} bytes");
+        }
+        // Number of components, length of the realm, of the first component; of the key.
+        let name = u16::from_be_bytes([entry[4], entry[5]]);
+        assert!(name == 1 || name == 2);
+        for at in [4, 6, 8 + "EXAMPLE.ORG".len()] {
+            let mut bad = file.clone();
+            bad[start + at] = 0xff;
+            let expected = refused(KeyFileError::Damaged(number));
+            assert_eq!(read(ServerKeys::parse(&bad)), expected, "entry {number}, byte {at}");
+        }
+    }
+    let whole = read(ServerKeys::parse(&file));
+    for bit in 0..file.len() * 8 {
+        let bad = with_bit_flipped(&file, bit);
+        if bit < 16 {
+            assert_eq!(read(ServerKeys::parse_keytab(&bad)), refused(KeyFileError::NotAKeytab));
+            continue;
+        }
+        // No more than one entry is another one, or the file is refused, at that entry or, where its length is
+        // wrong, at what is then taken for one.
+        let number = ends.iter().filter(|end| **end <= bit / 8).count();
+        let is_size = bit / 8 - ends[number - 1] < 4;
+        match ServerKeys::parse(&bad) {
+            Ok(keys) if is_size => assert!(keys.len() < 3, "bit {bit}: {keys:?}"),
+            Ok(keys) => assert!((2..=4).contains(&keys.len()), "bit {bit}: {keys:?}"),
+            Err(KeyFileError::Truncated(at)) => assert!(is_size && at >= number, "bit {bit}: {at}"),
+            Err(KeyFileError::Damaged(at)) => assert!(at >= number && (is_size || at == number)),
+            Err(KeyFileError::Key { entry, source: Krb5Error::KeyLength { .. } }) => {
+                assert_eq!(entry, number, "bit {bit}");
+            }
+            Err(other) => panic!("bit {bit}: {other:?}"),
+        }
+    }
+    assert_eq!(read(ServerKeys::parse(&file)), whole);
     assert!(matches!(ServerKeys::parse_keytab(&[5, 1]), Err(KeyFileError::NotAKeytab)));
+    // Of two bytes the second is missing.
+    assert!(matches!(ServerKeys::parse(&[5]), Err(KeyFileError::Truncated(0))));
 }
 
 #[test]
@@ -699,13 +955,51 @@ fn the_ticket_of_a_service_is_found_in_a_cache() {
         // An entry more or less is still a cache; cut inside one it is none.
         let ends: Vec<usize> =
             (0..=entries.len()).map(|n| cache_len(version, &entries[..n])).collect();
+        let entry_at = |place: usize| ends.iter().filter(|end| **end <= place).count();
         for len in 0..file.len() {
-            assert_eq!(Ccache::parse(&file[..len]).is_ok(), ends.contains(&len), "{len}");
+            match Ccache::parse(&file[..len]) {
+                Ok(_) => assert!(ends.contains(&len), "{len} bytes"),
+                Err(CcacheError::NotACcache) => assert!(len < 2, "{len} bytes"),
+                Err(CcacheError::Truncated(entry)) => {
+                    assert_eq!((entry, ends.contains(&len)), (entry_at(len), false), "{len} bytes");
+                }
+                Err(other) => panic!("{len} bytes: {other}"),
+            }
         }
         for bit in 0..file.len() * 8 {
-            let mut bad = file.clone();
-            bad[bit / 8] ^= 1 << (bit % 8);
-            let _ = Ccache::parse(&bad).map(|cache| cache.token("afs/example.org", at(5)));
+            match Ccache::parse(&with_bit_flipped(&file, bit)) {
+                Ok(cache) => match cache.token("afs/example.org", at(5)) {
+                    Ok(_)
+                    | Err(
+                        CcacheError::NoTicket { .. }
+                        | CcacheError::Expired { .. }
+                        | CcacheError::SessionKey { .. },
+                    ) => assert!(bit >= 16, "bit {bit}"),
+                    Err(other) => panic!("bit {bit}: {other}"),
+                },
+                Err(CcacheError::NotACcache) => assert!(bit < 16, "bit {bit}"),
+                Err(CcacheError::Truncated(entry)) => {
+                    assert!(bit >= 16 && entry >= entry_at(bit / 8), "bit {bit}: {entry}");
+                }
+                Err(other) => panic!("bit {bit}: {other}"),
+            }
+        }
+        // The number of components, the length of the realm and of the first component, of the first name; of
+        // the last ticket, and of what is behind it.
+        let name = if version == 4 { 16 } else { 2 };
+        for place in [name + 4, name + 8, name + 12 + "EXAMPLE.ORG".len()] {
+            for absurd in ABSURD {
+                let cache = Ccache::parse(&with_word(&file, place, absurd)).map(drop);
+                assert!(matches!(cache, Err(CcacheError::Truncated(0))), "{place}: {absurd:x}");
+            }
+        }
+        for place in [file.len() - 4, file.len() - 8 - "realm".len()] {
+            for absurd in ABSURD {
+                let cache = Ccache::parse(&with_word(&file, place, absurd)).map(drop);
+                let last = entries.len();
+                let is_named = matches!(cache, Err(CcacheError::Truncated(at)) if at == last);
+                assert!(is_named, "{place}: {absurd:x}: {cache:?}");
+            }
         }
     }
     for bad in [&[][..], &[5], &[5, 1, 0, 0], &[5, 2, 0, 0], &[4, 4]] {
