@@ -106,8 +106,9 @@ fn each_kind_of_ticket_is_accepted() {
     let mut table = Table::new("kinds of tickets");
     let half = "17:3:000102030405060708090a0b0c0d0e0f";
     let rc4 = "23:4:00112233445566778899aabbccddeeff";
+    let des3 = "16:5:dce06b1f64c857a11c3db57c51899b2cc1791008ce973b92";
     // What, the key, more options of the client, whether OpenAFS can make it.
-    let kinds: [(&str, &str, &[&str], bool); 7] = [
+    let kinds: [(&str, &str, &[&str], bool); 8] = [
         ("Kerberos 4, DES", DES, &["--ticket4"], true),
         ("213, DES-CBC-CRC", DES, &[], false),
         ("213, DES-CBC-MD4", "2:2:a7838acbc783ec94", &[], false),
@@ -115,6 +116,7 @@ fn each_kind_of_ticket_is_accepted() {
         ("213, AES-128", half, &[], true),
         ("213, AES-256", AES, &[], true),
         ("213, RC4", rc4, &[], true),
+        ("213, triple DES", des3, &[], true),
     ];
     for (kind, key, more, openafs_makes_it) in kinds {
         for way in BOTH_WAYS {

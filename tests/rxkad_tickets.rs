@@ -169,7 +169,12 @@ fn messages_are_sealed_as_mit_kerberos_seals_them() {
             entropy[..confounder.len()].copy_from_slice(&confounder);
             let (plain, cipher) = (bytes(&case["plain"]), bytes(&case["cipher"]));
             assert_eq!(key.encrypt(usage, &entropy, &plain), cipher, "{enctype}");
-            assert_eq!(*key.decrypt(usage, &cipher).unwrap(), plain, "{enctype}");
+            let opened = key.decrypt(usage, &cipher).unwrap();
+            // Triple DES has zeros behind it, to the end of a block.
+            let block = if enctype == EncType::DES3_SHA1 { 8 } else { 1 };
+            let mut expected = plain.clone();
+            expected.resize(plain.len().next_multiple_of(block), 0);
+            assert_eq!(*opened, expected, "{enctype}");
         }
     }
 }
@@ -312,7 +317,7 @@ fn printed(enctype: i32, form: TicketForm, client: &Principal) -> (ServerKeys, T
 
 #[test]
 fn a_printed_ticket_opens_with_any_enctype_and_damage_is_seen() {
-    for enctype in [1, 2, 3, 17, 18, 19, 20, 23] {
+    for enctype in [1, 2, 3, 16, 17, 18, 19, 20, 23] {
         for client in [principal("rxtest", "", "RXTEST.LOCAL"), principal("a", "admin", "")] {
             let (keys, token) = printed(enctype, TicketForm::Krb5, &client);
             assert_eq!(token.kvno, KVNO_K5_PART);
@@ -822,7 +827,7 @@ fn a_keytab_gives_the_keys_of_afs_alone() {
         let number = ends.iter().filter(|end| **end <= bit / 8).count();
         let is_size = bit / 8 - ends[number - 1] < 4;
         match ServerKeys::parse(&bad) {
-            Ok(keys) if is_size => assert!(keys.len() < 3, "bit {bit}: {keys:?}"),
+            Ok(keys) if is_size => assert!(keys.len() <= 3, "bit {bit}: {keys:?}"),
             Ok(keys) => assert!((2..=4).contains(&keys.len()), "bit {bit}: {keys:?}"),
             Err(KeyFileError::Truncated(at)) => assert!(is_size && at >= number, "bit {bit}: {at}"),
             Err(KeyFileError::Damaged(at)) => assert!(at >= number && (is_size || at == number)),

@@ -11,11 +11,12 @@ use crate::security::rxkad::krb5::{EncType, Krb5Key};
 use crate::security::rxkad::ticket::{KVNO_K5_PART, Print};
 use crate::security::rxkad::{Principal, RxkadError, SessionKey, Token};
 
-/// Of several keys of the newest version the first of these is taken: all servers know it.
-const PREFERRED: [EncType; 5] = [
+/// Of several keys of the newest version the first of these is taken. All servers know the first four.
+const PREFERRED: [EncType; 6] = [
     EncType::AES256_SHA1,
     EncType::AES128_SHA1,
     EncType::RC4_HMAC,
+    EncType::DES3_SHA1,
     EncType::AES256_SHA384,
     EncType::AES128_SHA256,
 ];

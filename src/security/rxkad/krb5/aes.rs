@@ -2,13 +2,14 @@
 
 use aes::cipher::{BlockCipherDecrypt, BlockCipherEncrypt, KeyInit};
 use aes::{Aes128, Aes256};
-use hmac::{Hmac, Mac};
+use hmac::Hmac;
 use sha1::Sha1;
 use sha2::{Sha256, Sha384};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::fold::n_fold;
+use super::mac::hmac;
 use super::modes::{cts_decrypt, cts_encrypt};
 use super::{EncType, Krb5Error};
 
@@ -127,14 +128,6 @@ fn derive_by_folding(key: &[u8], label: &[u8]) -> Secret {
         derived.extend_from_slice(&*block);
     }
     derived
-}
-
-fn hmac<M: Mac + KeyInit>(key: &[u8], pieces: &[&[u8]]) -> Secret {
-    let mut mac = <M as KeyInit>::new_from_slice(key).expect("HMAC takes keys of any length");
-    pieces.iter().for_each(|piece| mac.update(piece));
-    // Wiped when it is dropped, as long as it is only looked into.
-    let code = mac.finalize();
-    Zeroizing::new(code.as_bytes().to_vec())
 }
 
 /// A key schedule.

@@ -1,11 +1,12 @@
 //! rxkad-kdf: the DES key that stands for a Kerberos session key of any enctype.
 
-use hmac::{Hmac, KeyInit, Mac};
+use hmac::Hmac;
 use md5::Md5;
 use zeroize::Zeroizing;
 
 use super::EncType;
 use super::des::{BLOCK_LEN, is_weak, set_odd_parity};
+use super::mac::hmac;
 use crate::security::rxkad::{RxkadError, SessionKey};
 
 /// The key of the connection. A single-DES session key is it; from others it is derived, by both sides alike.
@@ -42,14 +43,10 @@ fn derive(key: &[u8]) -> Result<SessionKey, RxkadError> {
         return Err(RxkadError::BadKey);
     }
     for number in 1..=255u8 {
-        let mut hmac = Hmac::<Md5>::new_from_slice(key).expect("HMAC takes keys of any length");
-        hmac.update(&[number]);
-        hmac.update(b"rxkad\0");
-        hmac.update(&64u32.to_be_bytes());
-        // Wiped when it is dropped, as long as it is only looked into.
-        let digest = hmac.finalize();
+        let bits = 64u32.to_be_bytes();
+        let digest = hmac::<Hmac<Md5>>(key, &[&[number], b"rxkad\0", &bits]);
         let mut candidate = Zeroizing::new([0; BLOCK_LEN]);
-        candidate.copy_from_slice(&digest.as_bytes()[..BLOCK_LEN]);
+        candidate.copy_from_slice(&digest[..BLOCK_LEN]);
         set_odd_parity(&mut candidate);
         if !is_weak(&candidate) {
             return Ok(SessionKey::new(*candidate));

@@ -1,13 +1,15 @@
 //! As much of Kerberos 5's cryptography as a ticket needs: sealing and opening one message under a key, for
-//! the enctypes of RFC 3961 (1 to 3), 3962 (17, 18), 8009 (19, 20) and 4757 (23); and the way from a session
+//! the enctypes of RFC 3961 (1 to 3, 16), 3962 (17, 18), 8009 (19, 20) and 4757 (23); and the way from a session
 //! key of any enctype to the DES key of rxkad.
 //!
 //! It knows keys and byte strings. What is inside a message, and which key belongs to it, is known elsewhere.
 
 mod aes;
 pub mod des;
+mod des3;
 mod fold;
 mod kdf;
+mod mac;
 mod modes;
 mod rc4;
 
@@ -33,6 +35,8 @@ impl EncType {
     pub const DES_CBC_MD4: EncType = EncType(2);
     /// DES, CBC, MD5.
     pub const DES_CBC_MD5: EncType = EncType(3);
+    /// Triple DES, CBC, HMAC-SHA1.
+    pub const DES3_SHA1: EncType = EncType(16);
     /// AES-128 with SHA-1.
     pub const AES128_SHA1: EncType = EncType(17);
     /// AES-256 with SHA-1.
@@ -53,6 +57,7 @@ impl EncType {
     pub fn key_len(self) -> Option<usize> {
         match self {
             _ if self.is_des() => Some(des::BLOCK_LEN),
+            EncType::DES3_SHA1 => Some(des3::KEY_LEN),
             EncType::RC4_HMAC => Some(16),
             _ => aes::Kind::of(self).map(|kind| kind.key_len()),
         }
@@ -123,6 +128,10 @@ impl Krb5Key {
         self.bytes.first_chunk().expect("a DES key has eight bytes")
     }
 
+    fn des3(&self) -> &[u8; des3::KEY_LEN] {
+        self.bytes.first_chunk().expect("a triple-DES key has 24 bytes")
+    }
+
     /// Seals `plain`. Of `entropy`, as much is used as the type's confounder is long.
     pub fn encrypt(&self, usage: u32, entropy: &Entropy, plain: &[u8]) -> Vec<u8> {
         let short = entropy.first_chunk().expect("32 bytes");
@@ -130,16 +139,20 @@ impl Krb5Key {
         match aes::Kind::of(self.enctype) {
             Some(kind) => kind.encrypt(&self.bytes, usage, long, plain),
             None if self.enctype.is_des() => des::encrypt(self.enctype, self.des(), short, plain),
+            None if self.enctype == EncType::DES3_SHA1 => {
+                des3::encrypt(self.des3(), usage, short, plain)
+            }
             None => rc4::encrypt(&self.bytes, usage, short, plain),
         }
     }
 
-    /// Opens what [`Krb5Key::encrypt`] sealed. With a DES type up to seven zeros can stand behind the plain
-    /// text.
+    /// Opens what [`Krb5Key::encrypt`] sealed. With a DES type, single or triple, up to seven zeros can
+    /// stand behind the plain text.
     pub fn decrypt(&self, usage: u32, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Krb5Error> {
         match aes::Kind::of(self.enctype) {
             Some(kind) => kind.decrypt(&self.bytes, usage, sealed),
             None if self.enctype.is_des() => des::decrypt(self.enctype, self.des(), sealed),
+            None if self.enctype == EncType::DES3_SHA1 => des3::decrypt(self.des3(), usage, sealed),
             None => rc4::decrypt(&self.bytes, usage, sealed),
         }
     }
@@ -158,7 +171,7 @@ mod tests {
     #[test]
     fn a_key_has_a_known_type_and_its_length() {
         for (enctype, right) in
-            [(1, 8), (2, 8), (3, 8), (17, 16), (18, 32), (19, 16), (20, 32), (23, 16)]
+            [(1, 8), (2, 8), (3, 8), (16, 24), (17, 16), (18, 32), (19, 16), (20, 32), (23, 16)]
         {
             let enctype = EncType(enctype);
             for len in [right - 1, right, right + 1] {
@@ -166,7 +179,7 @@ mod tests {
                 assert_eq!(made.is_ok(), len == right, "{enctype}, {len}");
             }
         }
-        for enctype in [-1, 0, 4, 16, 21, 24, 25] {
+        for enctype in [-1, 0, 4, 5, 7, 15, 21, 24, 25] {
             let made = Krb5Key::new(EncType(enctype), &[0; 16]);
             assert_eq!(made.unwrap_err(), Krb5Error::UnknownEncType(EncType(enctype)));
         }
@@ -174,12 +187,17 @@ mod tests {
 
     #[test]
     fn what_is_sealed_opens_and_every_flipped_bit_is_seen() {
-        for enctype in [17, 18, 19, 20, 23].map(EncType) {
+        for enctype in [16, 17, 18, 19, 20, 23].map(EncType) {
             let key = Krb5Key::new(enctype, &vec![7; enctype.key_len().unwrap()]).unwrap();
             for len in [0, 1, 15, 16, 17, 40] {
                 let plain = vec![3; len];
                 let sealed = key.encrypt(TICKET_USAGE, &[5; 32], &plain);
-                assert_eq!(*key.decrypt(TICKET_USAGE, &sealed).unwrap(), plain);
+                let opened = key.decrypt(TICKET_USAGE, &sealed).unwrap();
+                // Triple DES fills its last block with zeros.
+                let is_padded = enctype == EncType::DES3_SHA1;
+                let padding =
+                    if is_padded { plain.len().next_multiple_of(8) - plain.len() } else { 0 };
+                assert_eq!(*opened, [plain, vec![0; padding]].concat());
                 assert!(key.decrypt(TICKET_USAGE + 1, &sealed).is_err());
                 for bit in 0..sealed.len() * 8 {
                     let mut bad = sealed.clone();

@@ -1,27 +1,22 @@
 //! Enctype 23, RC4 with HMAC-MD5 (RFC 4757): what an old Active Directory seals tickets with.
 
-use hmac::{Hmac, KeyInit, Mac};
+use hmac::Hmac;
 use md5::Md5;
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::Krb5Error;
+use super::mac::hmac;
 
 const CHECKSUM_LEN: usize = 16;
 const CONFOUNDER_LEN: usize = 8;
 
-fn hmac_md5(key: &[u8], data: &[u8]) -> Zeroizing<[u8; CHECKSUM_LEN]> {
-    let mut hmac = Hmac::<Md5>::new_from_slice(key).expect("HMAC takes keys of any length");
-    hmac.update(data);
-    // Wiped when it is dropped, as long as it is only looked into.
-    let code = hmac.finalize();
-    let mut copy = Zeroizing::new([0; CHECKSUM_LEN]);
-    copy.copy_from_slice(code.as_bytes());
-    copy
+fn hmac_md5(key: &[u8], data: &[u8]) -> Zeroizing<Vec<u8>> {
+    hmac::<Hmac<Md5>>(key, &[data])
 }
 
 /// Usages 3 and 9 have other numbers here; a ticket's is 2.
-fn usage_key(key: &[u8], usage: u32) -> Zeroizing<[u8; CHECKSUM_LEN]> {
+fn usage_key(key: &[u8], usage: u32) -> Zeroizing<Vec<u8>> {
     let usage = match usage {
         3 | 9 => 8,
         usage => usage,
@@ -38,8 +33,8 @@ pub(super) fn encrypt(
     let key = usage_key(key, usage);
     let mut data = [&[0; CHECKSUM_LEN], &confounder[..], plain].concat();
     let (sum, text) = data.split_at_mut(CHECKSUM_LEN);
-    sum.copy_from_slice(&*hmac_md5(&*key, text));
-    rc4(&*hmac_md5(&*key, sum), text);
+    sum.copy_from_slice(&hmac_md5(&key, text));
+    rc4(&hmac_md5(&key, sum), text);
     data
 }
 
@@ -54,8 +49,8 @@ pub(super) fn decrypt(
     let key = usage_key(key, usage);
     let (sum, text) = cipher.split_at(CHECKSUM_LEN);
     let mut text = Zeroizing::new(text.to_vec());
-    rc4(&*hmac_md5(&*key, sum), &mut text);
-    if !bool::from(hmac_md5(&*key, &text).ct_eq(sum)) {
+    rc4(&hmac_md5(&key, sum), &mut text);
+    if !bool::from(hmac_md5(&key, &text).ct_eq(sum)) {
         return Err(Krb5Error::Damaged);
     }
     text.drain(..CONFOUNDER_LEN);
