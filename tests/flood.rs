@@ -1,124 +1,223 @@
 //! A flood on a real socket: one process sends forged connections, malformed packets and replays as fast as it
-//! can, from an address that proves nothing, while another makes good calls of a third, the server.
+//! can, while another makes good calls of a third, the server.
+//!
+//! The flood stands on the good client's way and passes on all that goes either way, so it can also repeat the
+//! client's own datagrams: from the client's address, as the server knows it, and from its own, which proves
+//! nothing.
 //!
 //! `RXRPC_FLOOD_DATAGRAMS` sets how many; 50 000 if nothing is said.
 
-use std::io::{BufRead, BufReader, Read, Write};
+#[path = "support/processes.rs"]
+mod processes;
+#[path = "support/runs.rs"]
+mod runs;
+
 use std::net::{SocketAddr, UdpSocket};
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use processes::{Other, is_other, number_of, say, wait_for_dismissal};
+use rxrpc::Endpoint;
 use rxrpc::testkit::notation::{Defaults, parse};
 use rxrpc::testkit::world::{Seed, Stream};
-use rxrpc::{Endpoint, Request, unary};
 
-const CHILD: &str = "RXRPC_FLOOD_CHILD";
 const TARGET: &str = "RXRPC_FLOOD_TARGET";
 /// The server's resident memory at its highest.
 const RESIDENT_MAX_KIB: u64 = 256 * 1024;
 /// Datagrams that may be sent again as they were.
 const REMEMBERED: usize = 4096;
-
-/// Ends the other process however the test ends.
-struct Other(Child);
-
-impl Drop for Other {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn other(test: &str, target: &str) -> Other {
-    let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture", "--test-threads=1"])
-        .env(CHILD, "1")
-        .env(TARGET, target)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn();
-    Other(child.unwrap())
-}
+/// No datagram here is larger.
+const DATAGRAM_MAX: usize = 65_536;
 
 fn count() -> u64 {
-    std::env::var("RXRPC_FLOOD_DATAGRAMS").map_or(50_000, |text| text.parse().unwrap())
+    number_of("RXRPC_FLOOD_DATAGRAMS", 50_000)
 }
 
-/// The server: serves until its standard input ends, then tells what it did and what memory it took.
+fn any() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 0))
+}
+
+/// The server: serves until it is dismissed, then tells what it did and what memory it took.
 #[test]
 fn the_server() {
-    if std::env::var_os(CHILD).is_none() {
+    if !is_other() {
         return;
     }
     actix_rt::System::new().block_on(async {
-        let echo = unary(async |request: Request| Ok(request.bytes));
-        let at = SocketAddr::from(([127, 0, 0, 1], 0));
-        let server = Endpoint::builder().bind(at).service(1, echo).start().await.unwrap();
-        println!("address {}", server.local_addr());
-        std::io::stdout().flush().unwrap();
-        let input = actix_rt::task::spawn_blocking(|| {
-            std::io::stdin().read_to_end(&mut Vec::new()).ok();
-        });
-        input.await.unwrap();
+        let (echo, account) = runs::counting_echo();
+        let server = Endpoint::builder().bind(any()).service(1, echo).start().await.unwrap();
+        say(&format!("address {}", server.local_addr()));
+        actix_rt::task::spawn_blocking(wait_for_dismissal).await.unwrap();
         let counters = server.inspect().await.unwrap().counters;
-        println!(
-            "counters {} {} {} {} {}",
+        let runs = account();
+        say(&format!(
+            "counters {} {} {} {} {} {} {} {}",
             counters.datagrams_received,
             counters.bytes_received,
             counters.bytes_sent,
-            counters.server_calls,
+            counters.busy_sent,
+            runs.ran,
+            runs.again,
+            runs.strange,
             resident_peak_kib()
-        );
+        ));
         server.shutdown(Duration::from_secs(5)).await;
     });
 }
 
-/// The flood: all datagrams of which none asks for a tool's answer, then a word of how many bytes went and came.
+/// Datagrams that were seen, the newest in place of any other.
+#[derive(Default)]
+struct Remembered(Vec<Vec<u8>>);
+
+impl Remembered {
+    fn keep(&mut self, datagram: &[u8], stream: &mut Stream) {
+        if self.0.len() < REMEMBERED {
+            self.0.push(datagram.to_vec());
+        } else {
+            self.0[stream.below(REMEMBERED as u64) as usize] = datagram.to_vec();
+        }
+    }
+
+    fn any(&self, stream: &mut Stream) -> Option<Vec<u8>> {
+        let at = stream.below(self.0.len().max(1) as u64);
+        self.0.get(at as usize).cloned()
+    }
+}
+
+/// Datagrams and their bytes.
+#[derive(Clone, Copy, Default)]
+struct Sum {
+    datagrams: u64,
+    bytes: u64,
+}
+
+impl Sum {
+    fn add(&mut self, bytes: usize) {
+        self.datagrams += 1;
+        self.bytes += bytes as u64;
+    }
+}
+
+/// The way of the good client: what it sends leaves from `back`, whose address is the client's for the server.
+struct Way {
+    front: UdpSocket,
+    back: UdpSocket,
+    client: Mutex<Option<SocketAddr>>,
+    seen: Mutex<Remembered>,
+    up: Mutex<Sum>,
+    down: Mutex<Sum>,
+}
+
+impl Way {
+    fn new(target: SocketAddr) -> Arc<Way> {
+        let (front, back) = (UdpSocket::bind(any()).unwrap(), UdpSocket::bind(any()).unwrap());
+        back.connect(target).unwrap();
+        let way = Arc::new(Way {
+            front,
+            back,
+            client: Mutex::default(),
+            seen: Mutex::default(),
+            up: Mutex::default(),
+            down: Mutex::default(),
+        });
+        let (up, down) = (way.clone(), way.clone());
+        std::thread::spawn(move || up.pass_up());
+        std::thread::spawn(move || down.pass_down());
+        way
+    }
+
+    fn pass_up(&self) {
+        let mut stream = Seed(7).stream("seen");
+        let mut buffer = vec![0; DATAGRAM_MAX];
+        while let Ok((bytes, from)) = self.front.recv_from(&mut buffer) {
+            *self.client.lock().unwrap() = Some(from);
+            self.seen.lock().unwrap().keep(&buffer[..bytes], &mut stream);
+            if self.back.send(&buffer[..bytes]).is_ok() {
+                self.up.lock().unwrap().add(bytes);
+            }
+        }
+    }
+
+    fn pass_down(&self) {
+        let mut buffer = vec![0; DATAGRAM_MAX];
+        while let Ok(bytes) = self.back.recv(&mut buffer) {
+            self.down.lock().unwrap().add(bytes);
+            if let Some(client) = *self.client.lock().unwrap() {
+                // A send that fails is a lost datagram.
+                let _ = self.front.send_to(&buffer[..bytes], client);
+            }
+        }
+    }
+
+    /// Something that the client has sent.
+    fn replay(&self, stream: &mut Stream) -> Option<Vec<u8>> {
+        self.seen.lock().unwrap().any(stream)
+    }
+}
+
+/// What the flood sends next, and whether as if it were the good client.
+fn draw(stream: &mut Stream, own: &Remembered, way: &Way) -> (Vec<u8>, bool) {
+    let drawn = match stream.below(6) {
+        0 => own.any(stream).map(|datagram| (datagram, false)),
+        1 => way.replay(stream).map(|datagram| (datagram, false)),
+        2 => way.replay(stream).map(|datagram| (datagram, true)),
+        3 => Some((malformed(stream), false)),
+        _ => None,
+    };
+    drawn.unwrap_or_else(|| (forged(stream), false))
+}
+
+/// The flood: all datagrams of which none asks for a tool's answer, then a word of how many bytes went and came;
+/// and when it is dismissed, of what it has passed on.
 #[test]
 fn the_flood() {
-    if std::env::var_os(CHILD).is_none() {
+    if !is_other() {
         return;
     }
     let target: SocketAddr = std::env::var(TARGET).unwrap().parse().unwrap();
-    let socket = UdpSocket::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let way = Way::new(target);
+    say(&format!("way {}", way.front.local_addr().unwrap()));
+    let socket = UdpSocket::bind(any()).unwrap();
     socket.connect(target).unwrap();
     socket.set_nonblocking(true).unwrap();
     let mut stream = Seed(7).stream("flood");
-    let mut remembered: Vec<Vec<u8>> = Vec::new();
-    let (mut sent, mut bytes_sent, mut bytes_come) = (0_u64, 0_u64, 0_u64);
-    let mut buffer = [0; 2048];
-    let began = Instant::now();
-    while sent < count() {
-        let datagram = match stream.below(4) {
-            0 if !remembered.is_empty() => {
-                remembered[stream.below(remembered.len() as u64) as usize].clone()
-            }
-            1 => malformed(&mut stream),
-            _ => forged(&mut stream),
-        };
-        if let Ok(bytes) = socket.send(&datagram) {
-            sent += 1;
-            bytes_sent += bytes as u64;
-        }
-        if remembered.len() < REMEMBERED {
-            remembered.push(datagram);
-        } else {
-            let at = stream.below(REMEMBERED as u64) as usize;
-            remembered[at] = datagram;
-        }
+    let mut own = Remembered::default();
+    let (mut strange, mut replayed, mut come) = (Sum::default(), Sum::default(), Sum::default());
+    let mut buffer = vec![0; DATAGRAM_MAX];
+    let mut drain = |come: &mut Sum| {
         while let Ok(bytes) = socket.recv(&mut buffer) {
-            bytes_come += bytes as u64;
+            come.add(bytes);
         }
+    };
+    let began = Instant::now();
+    while strange.datagrams + replayed.datagrams < count() {
+        let (datagram, as_client) = draw(&mut stream, &own, &way);
+        if as_client {
+            if let Ok(bytes) = way.back.send(&datagram) {
+                replayed.add(bytes);
+            }
+        } else if let Ok(bytes) = socket.send(&datagram) {
+            strange.add(bytes);
+            own.keep(&datagram, &mut stream);
+        }
+        drain(&mut come);
     }
     let took = began.elapsed();
     std::thread::sleep(Duration::from_millis(500));
-    while let Ok(bytes) = socket.recv(&mut buffer) {
-        bytes_come += bytes as u64;
-    }
-    println!("sums {sent} {bytes_sent} {bytes_come} {}", took.as_millis());
+    drain(&mut come);
+    say(&format!(
+        "sums {} {} {} {} {} {}",
+        strange.datagrams,
+        strange.bytes,
+        replayed.datagrams,
+        replayed.bytes,
+        come.bytes,
+        took.as_millis()
+    ));
+    wait_for_dismissal();
+    let (up, down) = (*way.up.lock().unwrap(), *way.down.lock().unwrap());
+    say(&format!("passed {} {} {}", up.datagrams, up.bytes, down.bytes));
 }
 
 /// A packet of a connection that nobody opened.
@@ -165,50 +264,50 @@ fn malformed(stream: &mut Stream) -> Vec<u8> {
 
 #[test]
 fn good_calls_succeed_in_a_flood_that_costs_little_and_draws_little() {
-    let mut server = other("the_server", "");
-    let mut lines = BufReader::new(server.0.stdout.take().unwrap()).lines();
-    let address = line_of(&mut lines, "address ");
-    let mut flood = other("the_flood", &address);
-    let flood_lines = BufReader::new(flood.0.stdout.take().unwrap()).lines();
+    let mut server = Other::run("the_server", &[]);
+    let address = server.word("address ");
+    let mut flood = Other::run("the_flood", &[(TARGET, &address)]);
+    let way: SocketAddr = flood.word("way ").parse().unwrap();
     let is_over = Arc::new(AtomicBool::new(false));
     let over = is_over.clone();
     let watch = std::thread::spawn(move || {
-        let mut flood_lines = flood_lines;
-        let line = flood_lines.find(|line| line.as_ref().is_ok_and(|line| line.contains("sums ")));
+        let sums =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| flood.numbers("sums ")));
         // However it ended: who calls has to know.
         over.store(true, Ordering::Relaxed);
-        let line = line.expect("the flood tells its sums").unwrap();
-        numbers(line.split_once("sums ").unwrap().1.trim())
+        (flood, sums.expect("the flood tells its sums"))
     });
-    let at: SocketAddr = address.parse().unwrap();
     let (ours, calls, slowest) =
-        actix_rt::System::new().block_on(async move { call_until(at, &is_over).await });
-    let [sent, bytes_sent, bytes_come, took_ms] = watch.join().unwrap()[..] else {
-        panic!("four numbers of the flood")
-    };
-    drop(server.0.stdin.take());
-    let theirs = numbers(&line_of(&mut lines, "counters "));
-    let [datagrams, received, answered, _, resident_kib] = theirs[..] else {
-        panic!("five numbers of the server")
-    };
+        actix_rt::System::new().block_on(async move { call_until(way, &is_over).await });
+    let (mut flood, sums) = watch.join().unwrap();
+    let [strange, strange_bytes, replayed, replayed_bytes, come_bytes, took_ms] = sums;
+    flood.dismiss();
+    let [up, up_bytes, down_bytes] = flood.numbers("passed ");
+    server.dismiss();
+    let [datagrams, received, answered, busy, ran, again, nobodys, resident_kib] =
+        server.numbers("counters ");
     println!(
-        "{sent} datagrams of the flood in {took_ms} ms, of which at least {} came: {bytes_sent} bytes sent, \
-         {bytes_come} came back",
-        datagrams.saturating_sub(ours.datagrams_sent)
+        "{strange} datagrams of the flood from its own address and {replayed} from the client's in {took_ms} ms, of \
+         which at least {} came: {strange_bytes} bytes from its own, {come_bytes} came back",
+        datagrams.saturating_sub(up)
     );
     println!(
-        "{calls} good calls, slowest {slowest:.1?}; server's memory at most {resident_kib} KiB"
+        "{calls} good calls, slowest {slowest:.1?}: {ran} ran, {again} again, {nobodys} of nobody; server's memory at \
+         most {resident_kib} KiB"
     );
-    assert_eq!(sent, count());
+    assert_eq!(strange + replayed, count());
     assert!(calls > 0, "no call was made meanwhile");
+    assert!(replayed > count() / 10, "the client's own datagrams were hardly repeated");
     assert_eq!((ours.client_calls, ours.calls_good, ours.calls_failed), (calls, calls, 0));
-    // What did not arrive at our client counts as an answer to the flood, and what did not arrive of our client
+    assert_eq!((ran, again, nobodys), (calls, 0, 0), "each good call ran once, and no other did");
+    assert_eq!((busy, ours.busy_received), (0, 0), "BUSY sent and received");
+    // What did not reach the client's address counts as an answer to the flood, and what did not arrive from there
     // at the server counts as none of it: the true sum is not larger.
-    let flooded = received.saturating_sub(ours.bytes_sent);
-    let drawn = answered.saturating_sub(ours.bytes_received);
+    let flooded = received.saturating_sub(up_bytes + replayed_bytes);
+    let drawn = answered.saturating_sub(down_bytes);
     assert!(flooded > 0, "nothing of the flood came");
     assert!(drawn <= 3 * flooded, "{drawn} bytes drawn by {flooded}");
-    assert!(bytes_come <= 3 * bytes_sent, "{bytes_come} bytes came back for {bytes_sent}");
+    assert!(come_bytes <= 3 * strange_bytes, "{come_bytes} bytes came back for {strange_bytes}");
     assert!(resident_kib < RESIDENT_MAX_KIB, "{resident_kib} KiB");
 }
 
@@ -217,13 +316,12 @@ async fn call_until(
     server: SocketAddr,
     is_over: &AtomicBool,
 ) -> (rxrpc::proto::Counters, u64, Duration) {
-    let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let client = Endpoint::builder().bind(any).start().await.unwrap();
+    let client = Endpoint::builder().bind(any()).start().await.unwrap();
     let connection = client.connect(server, 1).await.unwrap();
     let (mut calls, mut slowest) = (0, Duration::ZERO);
     loop {
         let is_last = is_over.load(Ordering::Relaxed);
-        let request = vec![calls as u8; 1 + (calls as usize * 97) % 5000];
+        let request = runs::request(calls, 1 + (calls as usize * 97) % 5000);
         let began = Instant::now();
         let reply = connection.call(request.clone()).await;
         assert_eq!(reply.expect("a good call"), request);
@@ -234,15 +332,6 @@ async fn call_until(
         }
     }
     (client.inspect().await.unwrap().counters, calls, slowest)
-}
-
-fn line_of(lines: &mut impl Iterator<Item = std::io::Result<String>>, name: &str) -> String {
-    let line = lines.by_ref().map(Result::unwrap).find(|line| line.contains(name)).unwrap();
-    line.split_once(name).unwrap().1.trim().to_owned()
-}
-
-fn numbers(line: &str) -> Vec<u64> {
-    line.split(' ').map(|number| number.parse().unwrap()).collect()
 }
 
 /// Resident memory of this process at its highest.
