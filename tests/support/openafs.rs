@@ -550,7 +550,8 @@ impl Table {
     }
 }
 
-fn attempt(rig: &Rig, way: Way, port: u16, load: &Load) -> (Ran, bool) {
+/// Runs one load, and says whether it went as expected.
+pub fn attempt(rig: &Rig, way: Way, port: u16, load: &Load) -> (Ran, bool) {
     let limit_s = load.limit_s + 5;
     match way {
         Way::OursToOpenAfs => {
