@@ -10,6 +10,7 @@ mod support;
 mod table;
 mod turns_core;
 mod turns_tree;
+mod unproved;
 mod work_tree;
 
 #[path = "../scenarios/support/fake_class.rs"]

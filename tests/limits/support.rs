@@ -13,7 +13,7 @@ use rxrpc::proto::router::{Identity, Offer, RouteId};
 use rxrpc::security::RxNull;
 use rxrpc::testkit::{CallRef, InlineEndpoint};
 use rxrpc::wire::{
-    CallNumber, ChannelIndex, Cid, Epoch, Flags, Header, PacketType, SecurityIndex, Seq, Serial,
+    CallNumber, Cid, Epoch, Flags, Header, PacketType, SecurityIndex, Seq, Serial,
     ServiceId,
 };
 
@@ -77,12 +77,7 @@ pub fn data(cid: u32, seq: u32, flags: Flags, payload: &[u8]) -> Vec<u8> {
 
 /// Bytes that the applications of an endpoint have not taken.
 pub fn unread_bytes(endpoint: &InlineEndpoint) -> usize {
-    let channels = |route| ChannelIndex::ALL.map(|index| (route, index));
-    let routes = endpoint.routes().into_iter().flat_map(channels);
-    routes
-        .filter_map(|(route, index)| endpoint.channel(route, index))
-        .map(|channel| channel.buffered_bytes())
-        .sum()
+    endpoint.channels().map(|channel| channel.buffered_bytes()).sum()
 }
 
 /// What a server's application has of a call. The first byte of a request says what becomes of it: `h` is

@@ -1,39 +1,18 @@
-//! What an address may cost us that has not proved itself: limits at the limit and one beyond, in the bare
-//! core with literal times and through the real tree.
+//! What an address may cost us that has not proved itself: in the bare core with literal times and through the
+//! real tree.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use rxrpc::net::{Incoming, MemoryHub, Network, Transmit};
 use rxrpc::proto::DropReason;
-use rxrpc::proto::config::EndpointConfig;
-use rxrpc::proto::router::{Identity, Offer};
-use rxrpc::security::RxNull;
-use rxrpc::testkit::InlineEndpoint;
 use rxrpc::wire::{
-    Ack, AckReason, CallNumber, Cid, Epoch, Flags, FullTrailer, Header, PacketType, SecurityIndex,
-    Seq, Serial, ServiceId, Trailer,
+    Ack, AckReason, ChannelIndex, Flags, FullTrailer, Header, PacketType, Seq, Serial, ServiceId,
+    Trailer,
 };
 use rxrpc::{Endpoint, IncomingCall, StreamError};
 
-fn data(cid: u32, seq: u32, flags: Flags, payload: &[u8]) -> Vec<u8> {
-    let header = Header {
-        epoch: Epoch(0x8f3a_21c4),
-        cid: Cid(cid),
-        call_number: CallNumber(1),
-        seq: Seq(seq),
-        serial: Serial(seq),
-        packet_type: PacketType::Data,
-        flags: flags.with(Flags::CLIENT_INITIATED),
-        user_status: 0,
-        security_index: SecurityIndex::NULL,
-        cksum: 0,
-        service_id: ServiceId(1),
-    };
-    [&header.encode()[..], payload].concat()
-}
+use crate::support::{address, data, secs, server};
 
 fn blind_answer(cid: u32, serial: u32, header_serial: u32) -> Vec<u8> {
     let header = Header {
@@ -64,24 +43,10 @@ fn blind_answer(cid: u32, serial: u32, header_serial: u32) -> Vec<u8> {
     datagram
 }
 
-fn address(port: u16) -> SocketAddr {
-    SocketAddr::from(([10, 0, 0, 1], port))
-}
-
-fn endpoint(change: impl FnOnce(&mut EndpointConfig), now: Instant) -> InlineEndpoint {
-    let mut config = EndpointConfig::default();
-    change(&mut config);
-    let identity = Identity { epoch: Epoch(0x8000_0001), first_cid: Cid(4), hash_seed: 1 };
-    let mut endpoint = InlineEndpoint::new(config, identity, now);
-    let offer = Offer { classes: vec![Arc::new(RxNull)], needs_reach: true, upgrades_to: None };
-    endpoint.offer(ServiceId(1), offer);
-    endpoint
-}
-
 #[test]
 fn the_oldest_unproved_connection_makes_room_for_one_beyond_the_limit() {
     let now = Instant::now();
-    let mut server = endpoint(|config| config.unproved_connections_max = 3, now);
+    let mut server = server(now, true, |config| config.unproved_connections_max = 3);
     for client in 0..3 {
         server.receive(now, address(7001 + client), &data(4, 2, Flags::NONE, b"x"));
     }
@@ -97,15 +62,11 @@ fn the_oldest_unproved_connection_makes_room_for_one_beyond_the_limit() {
 #[test]
 fn a_connection_that_served_no_call_is_forgotten_soon_and_one_that_did_is_not() {
     let mut now = Instant::now();
-    let mut server = endpoint(|_| {}, now);
-    server.offer(
-        ServiceId(1),
-        Offer { classes: vec![Arc::new(RxNull)], needs_reach: false, upgrades_to: None },
-    );
+    let mut server = server(now, false, |_| {});
     server.receive(now, address(7001), &data(4, 2, Flags::NONE, b"x"));
     server.receive(now, address(7002), &data(4, 1, Flags::LAST_PACKET, b"x"));
     let served = server.routes()[1];
-    let end = now + Duration::from_secs(60);
+    let end = now + secs(60);
     while let Some(next) = server.next_deadline().filter(|next| *next <= end) {
         now = now.max(next);
         server.advance(now);
@@ -116,13 +77,13 @@ fn a_connection_that_served_no_call_is_forgotten_soon_and_one_that_did_is_not() 
 #[test]
 fn outsized_packets_of_an_unread_call_end_at_twice_its_window() {
     let now = Instant::now();
-    let mut server = endpoint(|_| {}, now);
+    let mut server = server(now, true, |_| {});
     let payload = vec![0; 40_000];
     for seq in 2..32 {
         server.receive(now, address(7001), &data(4, seq, Flags::NONE, &payload));
     }
     let route = server.routes()[0];
-    let held = server.channel(route, rxrpc::wire::ChannelIndex::ALL[0]).unwrap().buffered_bytes();
+    let held = server.channel(route, ChannelIndex::ALL[0]).unwrap().buffered_bytes();
     assert!(held <= 2 * 32 * 1444, "{held}");
     assert_eq!(server.counters().dropped_for(DropReason::NoBuffer), 28);
 }
@@ -132,7 +93,7 @@ fn outsized_packets_of_an_unread_call_end_at_twice_its_window() {
 #[test]
 fn aborts_without_a_connection_come_out_of_the_same_share() {
     let mut now = Instant::now();
-    let mut server = endpoint(|_| {}, now);
+    let mut server = server(now, true, |_| {});
     // A call that waits for the proof of its address: its PINGs use up the share.
     let first = data(4, 1, Flags::LAST_PACKET, b"x");
     let unknown = Header {
@@ -145,7 +106,7 @@ fn aborts_without_a_connection_come_out_of_the_same_share() {
     for _ in 0..20 {
         server.receive(now, address(7001), &unknown.encode());
         received += unknown.encode().len();
-        now += Duration::from_secs(2);
+        now += secs(2);
         server.advance(now);
         sent += server.take_sent().iter().map(|(_, datagram)| datagram.len()).sum::<usize>();
         assert!(sent <= 3 * received, "{received} bytes drew {sent}");
@@ -153,7 +114,7 @@ fn aborts_without_a_connection_come_out_of_the_same_share() {
     assert!(server.counters().aborts_sent > 1);
     assert!(server.counters().dropped_for(DropReason::Amplification) > 0);
     // Nothing at all, where that is what was asked for.
-    let mut silent = endpoint(|config| config.amplification_max = Some(0), now);
+    let mut silent = crate::support::server(now, true, |config| config.amplification_max = Some(0));
     silent.receive(now, address(7001), &unknown.encode());
     assert!(silent.take_sent().is_empty());
 }
@@ -180,7 +141,7 @@ async fn a_blind_sender_draws_no_more_than_three_times_its_bytes() {
     for guess in 1..=50 {
         send(blind_answer(4, guess, guess + 1));
     }
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    tokio::time::sleep(secs(60)).await;
     let mut drawn = 0;
     let mut batch = Vec::new();
     std::future::poll_fn(|task| {
