@@ -362,17 +362,12 @@ impl World {
         }
         let router = self.endpoint.router();
         assert!(router.len() <= self.config.connections_max);
-        assert!(router.peer_summaries().len() <= ADDRESSES);
-        for peer in router.peer_summaries() {
+        let peers = router.peer_summaries();
+        assert!(peers.len() <= ADDRESSES);
+        for peer in peers {
             assert!(peer.connections.1 <= self.config.connections_per_peer_max, "{peer:?}");
         }
-        for route in self.endpoint.routes() {
-            for index in ChannelIndex::ALL {
-                if let Some(channel) = self.endpoint.channel(route, index) {
-                    app::check_channel(channel);
-                }
-            }
-        }
+        self.endpoint.channels().for_each(app::check_channel);
     }
 
     /// What came out of the last step.

@@ -505,6 +505,11 @@ impl InlineEndpoint {
         self.trees.get(&route).map(|tree| &tree.channels[index.index()])
     }
 
+    /// All channels of all connections.
+    pub fn channels(&self) -> impl Iterator<Item = &Channel> {
+        self.trees.values().flat_map(|tree| &tree.channels)
+    }
+
     /// Why a connection failed, if it has.
     pub fn failure(&self, route: RouteId) -> Option<ConnectionFailure> {
         self.trees.get(&route)?.connection.failure()

@@ -13,8 +13,7 @@ use rxrpc::proto::router::{Identity, Offer, RouteId};
 use rxrpc::security::RxNull;
 use rxrpc::testkit::{CallRef, InlineEndpoint};
 use rxrpc::wire::{
-    CallNumber, Cid, Epoch, Flags, Header, PacketType, SecurityIndex, Seq, Serial,
-    ServiceId,
+    CallNumber, Cid, Epoch, Flags, Header, PacketType, SecurityIndex, Seq, Serial, ServiceId,
 };
 
 pub const SERVER: ([u8; 4], u16) = ([10, 0, 0, 1], 7000);
