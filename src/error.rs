@@ -38,6 +38,9 @@ pub enum ConnectError {
     /// The endpoint has as many connections as it may have.
     #[error("the endpoint has {0} connections already, which is its limit")]
     TooMany(usize),
+    /// The security class panicked. Nothing else came of it.
+    #[error("the security class broke")]
+    SecurityClass,
 }
 
 /// Why a call gave no reply.

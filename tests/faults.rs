@@ -14,11 +14,15 @@ use rxrpc::actors::messages::{Break, BreakAt};
 use rxrpc::net::{
     Incoming, MemoryHub, MemoryNetwork, Network, PathError, Transmit, network_source,
 };
+use rxrpc::proto::DropReason;
 use rxrpc::proto::event::{Event, Origin, Subscriber};
-use rxrpc::wire::ChannelIndex;
+use rxrpc::security::{
+    ClientClass, ClientStart, ConnectionIds, Entropy, ServerClass, ServerHandshake,
+};
+use rxrpc::wire::{ChannelIndex, SecurityIndex};
 use rxrpc::{
-    AbortCode, CallError, CallFailure, CallOptions, CloseReason, ConnectError, Connection,
-    Endpoint, IncomingCall, NetworkProblem, ServiceFault, StreamError,
+    AbortCode, CallError, CallFailure, CallOptions, CloseReason, ConnectError, ConnectOptions,
+    Connection, Endpoint, IncomingCall, NetworkProblem, ServiceFault, ServiceOptions, StreamError,
 };
 use tokio::time::{Instant, sleep};
 
@@ -404,6 +408,74 @@ async fn a_receive_loop_that_breaks_ends_its_endpoint_and_every_call_at_once() {
     // The loop's next turn is at the latest that of the next PING.
     assert!(began.elapsed() < secs(5), "{:?}", began.elapsed());
     assert_eq!(connection.call("x").await, Err(CallError::Connect(ConnectError::Closed)));
+}
+
+/// A security class of a user's, which breaks as it takes or makes a connection while it is told to.
+#[derive(Clone, Debug, Default)]
+struct Brittle(Arc<AtomicBool>);
+
+impl Brittle {
+    fn hold(&self) {
+        assert!(!self.0.load(Ordering::Relaxed), "a test broke this security class");
+    }
+}
+
+impl ServerClass for Brittle {
+    fn index(&self) -> SecurityIndex {
+        SecurityIndex(7)
+    }
+
+    fn accept(&self, _: ConnectionIds) -> Option<Box<dyn ServerHandshake>> {
+        self.hold();
+        None
+    }
+}
+
+impl ClientClass for Brittle {
+    fn index(&self) -> SecurityIndex {
+        SecurityIndex(7)
+    }
+
+    fn connect(&self, _: ConnectionIds, _: &Entropy) -> ClientStart {
+        self.hold();
+        ClientStart::default()
+    }
+}
+
+/// Of the connection that it is asked for, the client is told at once; everybody else notices nothing.
+#[actix_rt::test]
+async fn a_security_class_that_breaks_costs_the_connection_that_it_was_asked_for_and_no_other() {
+    let (_hub, server, client) = pair().await;
+    let (at_server, at_client) = (Brittle::default(), Brittle::default());
+    let security_classes: Vec<Arc<dyn ServerClass>> = vec![Arc::new(at_server.clone())];
+    let options = ServiceOptions { security_classes, ..ServiceOptions::default() };
+    server.offer_with(3, echo, options);
+    let options =
+        || ConnectOptions { security: Arc::new(at_client.clone()), ..ConnectOptions::default() };
+    let good = client.connect_with(server.local_addr(), 3, options()).await.unwrap();
+    assert_eq!(good.call("first").await.unwrap(), "first");
+    let slow = client.connect(server.local_addr(), 2).await.unwrap();
+    let late = slow.call(&b"\x05"[..]);
+    let meanwhile = async {
+        sleep(secs(1)).await;
+        at_server.0.store(true, Ordering::Relaxed);
+        let refused = client.connect_with(server.local_addr(), 3, options()).await.unwrap();
+        let began = Instant::now();
+        let failure = CallFailure::PeerAborted(AbortCode::CALL_DEAD);
+        assert_eq!(refused.call("x").await, failed(failure));
+        assert!(began.elapsed() < RTO, "{:?}", began.elapsed());
+        at_client.0.store(true, Ordering::Relaxed);
+        let none = client.connect_with(server.local_addr(), 3, options()).await;
+        assert_eq!(none.unwrap_err(), ConnectError::SecurityClass);
+        // The connection that was there is none the worse.
+        assert_eq!(good.call("again").await.unwrap(), "again");
+        at_server.0.store(false, Ordering::Relaxed);
+        assert_eq!(refused.call("y").await.unwrap(), "y");
+        let counters = server.inspect().await.unwrap().counters;
+        assert_eq!(counters.dropped_for(DropReason::SecurityBroke), 1);
+    };
+    let (late, ()) = futures::join!(late, meanwhile);
+    assert_eq!(late.unwrap(), &b"\x05"[..]);
 }
 
 // ---- the network --------------------------------------------------------------------------------

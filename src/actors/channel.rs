@@ -212,7 +212,11 @@ impl Channel {
             holding: out.holding.take(),
             turn: out.turn.take(),
             deadline: if is_earlier { deadline } else { None },
-            brief: Some(ChannelBrief { number: self.core.call_number(), state: self.core.state() }),
+            brief: Some(ChannelBrief {
+                number: self.core.call_number(),
+                state: self.core.state(),
+                sealed: self.core.sealed_traffic(),
+            }),
         });
     }
 

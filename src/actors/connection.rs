@@ -14,7 +14,7 @@ use super::local_endpoint::{LocalEndpoint, Outbox};
 use super::marks::Mark;
 use super::messages::{
     AskIdle, Begin, CallKey, CancelBegun, CancelCall, ChannelReplaced, ChannelSays, Close,
-    ConnectionSays, Control, Drain, Draining, Due, IdleSince, Inspect, Output, StartCall,
+    ConnectionSays, Control, Drain, Draining, Due, IdleSince, Inspect, Output, Secured, StartCall,
     VerificationDone,
 };
 use super::snapshot::{ConnectionSnapshot, SnapshotPart};
@@ -209,6 +209,9 @@ impl Connection {
             for channel in self.channels.iter() {
                 channel.do_send(AskIdle);
             }
+        }
+        if let Some(security) = self.out.secured.take() {
+            self.lease.parent().do_send(Secured { route: self.route, security });
         }
         if let Some(future) = self.out.verification.take() {
             let address = context.address();

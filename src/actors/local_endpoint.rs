@@ -20,7 +20,7 @@ use super::marks::Mark;
 use super::messages;
 use super::messages::{
     ChannelReplaced, Close, Connect, Connected, Drain, Draining, Due, Inspect, MoreRoom,
-    OfferService, Output, Packets, RunningCall, Shutdown, TurnOver, Unreachable, Wake,
+    OfferService, Output, Packets, RunningCall, Secured, Shutdown, TurnOver, Unreachable, Wake,
 };
 use super::snapshot::SnapshotPart;
 use crate::error::{CloseReason, ConnectError, ShutdownReport};
@@ -212,11 +212,22 @@ impl LocalEndpoint {
         let now = now();
         let ids = self.router.allocate(connect.service_id, connect.class.index());
         let mut entropy = os_entropy();
-        let start = connect.class.connect(ids, &entropy.draw());
+        let drawn = entropy.draw();
+        // The class is not ours: one that breaks costs this connection and nothing else.
+        let started = catch_unwind(AssertUnwindSafe(|| {
+            let start = connect.class.connect(ids, &drawn);
+            let brief = start.session.as_ref().map(|session| session.brief());
+            (start, brief.unwrap_or_default())
+        }));
+        let Ok((start, security)) = started else {
+            log::error!("security class {} broke as it made a connection", ids.security_index);
+            return Err(ConnectError::SecurityClass);
+        };
         let contexts = Contexts::new();
         let address = contexts.connection();
         let target = Target::from(&contexts);
         let route = self.router.insert_client(now, ids, connect.peer, target, &mut self.router_out);
+        self.router.set_security(route, security, false);
         let serials = SerialCounter::new();
         let setup = ChannelSetup {
             role: Role::Client,
@@ -617,6 +628,15 @@ impl Handler<Draining> for LocalEndpoint {
     fn handle(&mut self, message: Draining, context: &mut Context<LocalEndpoint>) {
         self.take_outputs(|| context.address());
         self.router.start_closing(message.route);
+    }
+}
+
+impl Handler<Secured> for LocalEndpoint {
+    type Result = ();
+
+    fn handle(&mut self, message: Secured, context: &mut Context<LocalEndpoint>) {
+        self.take_outputs(|| context.address());
+        self.router.set_security(message.route, message.security, true);
     }
 }
 

@@ -18,7 +18,7 @@ use crate::proto::path::PathSize;
 use crate::proto::peer::{PeerHint, PeerReport};
 use crate::proto::router::{ChannelBrief, RouteId, Waker};
 use crate::proto::{CallTag, Datagrams, Holding, NetworkProblem, TurnWord};
-use crate::security::{ClientClass, Verified};
+use crate::security::{ClientClass, SecurityBrief, Verified};
 use crate::server::{Service, ServiceOptions};
 use crate::wire::{AbortCode, ChannelIndex, ServiceId};
 
@@ -147,6 +147,16 @@ pub struct Output {
 pub struct Draining {
     /// Which.
     pub route: RouteId,
+}
+
+/// Connection to endpoint: the client has proved itself.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Secured {
+    /// The connection.
+    pub route: RouteId,
+    /// What its class says of it.
+    pub security: SecurityBrief,
 }
 
 /// Connection to endpoint: a channel broke and another has taken its place.

@@ -17,8 +17,8 @@ use super::datagrams::Datagrams;
 use super::peer::PeerReport;
 use super::{CallFailure, ConnectionFailure, DropReason, Event, Role, SerialCounter, event};
 use crate::security::{
-    ClientHandshake, ConnectionIds, EntropySource, Identity, ServerHandshake, Session,
-    Verification, VerificationFuture, Verified,
+    ClientHandshake, ConnectionIds, EntropySource, Identity, SecurityBrief, ServerHandshake,
+    Session, Verification, VerificationFuture, Verified,
 };
 use crate::wire::{
     AbortCode, CallNumber, ChannelIndex, Flags, Header, PacketType, Seq, ServiceId, decode_abort,
@@ -95,6 +95,8 @@ pub struct ConnectionOutput<W> {
     pub refused: Vec<(W, CallFailure)>,
     /// Calls that another connection has to take: this one is used up, failed or closing.
     pub returned: Vec<W>,
+    /// The client has proved itself; what its class says of it, for DEBUG answers.
+    pub secured: Option<SecurityBrief>,
     /// A verification to be worked out; its result goes to [`Connection::handle_verified`].
     pub verification: Option<VerificationFuture>,
     /// The channels shall say since when they are idle: [`Connection::handle_idle`].
@@ -114,6 +116,7 @@ impl<W> Default for ConnectionOutput<W> {
             starts: Vec::new(),
             refused: Vec::new(),
             returned: Vec::new(),
+            secured: None,
             verification: None,
             asks_idle: false,
             peer: PeerReport::default(),

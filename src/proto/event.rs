@@ -72,11 +72,13 @@ pub enum DropReason {
     UnwantedChallenge,
     /// A tool's answer, or a NAT keepalive: nothing to do.
     ToolAnswer,
+    /// The security class panicked as it was to take a new connection.
+    SecurityBroke,
 }
 
 impl DropReason {
     /// All reasons, in the order of their counters.
-    pub const ALL: [DropReason; 29] = [
+    pub const ALL: [DropReason; 30] = [
         DropReason::TooShort,
         DropReason::UnknownType,
         DropReason::Params,
@@ -106,6 +108,7 @@ impl DropReason {
         DropReason::Overload,
         DropReason::UnwantedChallenge,
         DropReason::ToolAnswer,
+        DropReason::SecurityBroke,
     ];
 
     /// The counter's name.
@@ -140,6 +143,7 @@ impl DropReason {
             DropReason::Overload => "overload",
             DropReason::UnwantedChallenge => "unwanted_challenge",
             DropReason::ToolAnswer => "tool_answer",
+            DropReason::SecurityBroke => "security_broke",
         }
     }
 }

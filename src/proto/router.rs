@@ -33,7 +33,7 @@ use super::event;
 use super::path::PathSize;
 use super::peer::{PeerHint, PeerReport};
 use super::{Counters, DropReason, Event, NetworkProblem, Role};
-use crate::security::{ConnectionIds, ServerClass};
+use crate::security::{ConnectionIds, SecurityBrief, ServerClass};
 use crate::wire::{
     AckReason, ChannelIndex, Cid, Epoch, HEADER_LEN, Header, PacketType, SecurityIndex, ServiceId,
 };
@@ -69,6 +69,8 @@ pub struct Opening {
     pub needs_reach: bool,
     /// The handshake of its class.
     pub handshake: Handshake,
+    /// What its class says of it, for DEBUG answers.
+    pub security: SecurityBrief,
 }
 
 /// See the module.
@@ -197,6 +199,7 @@ impl<T> Router<T> {
         let role = Role::Server;
         let mut route = Route::new(key, role, opening.ids, opening.peer, peer_id, target);
         route.service_id = opening.service_id;
+        route.security = opening.security;
         let id = self.table.insert(route);
         let entry = self.peers.get_mut(peer_id);
         entry.routes.push(id);
@@ -374,6 +377,13 @@ impl<T> Router<T> {
         if report.proved {
             self.count_as_proved(id);
             self.note_proved(id);
+        }
+    }
+
+    /// What its class says of a connection, for DEBUG, and whether the client has proved itself.
+    pub fn set_security(&mut self, id: RouteId, security: SecurityBrief, is_secured: bool) {
+        if let Some(route) = self.table.get_mut(id) {
+            (route.security, route.is_secured) = (security, is_secured);
         }
     }
 

@@ -135,6 +135,25 @@ pub trait Session: fmt::Debug + Send + Sync {
     fn expires(&self) -> Option<(SystemTime, AbortCode)> {
         None
     }
+
+    /// What DEBUG answers say of it.
+    fn brief(&self) -> SecurityBrief {
+        SecurityBrief::default()
+    }
+}
+
+/// What a class tells about a connection to whoever asks with DEBUG (`rx_securityObjectStats`); the default is what
+/// is said of rxnull.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SecurityBrief {
+    /// See [`security_type`](crate::wire::debug::security_type).
+    pub security_type: u8,
+    /// The class's own level.
+    pub level: u8,
+    /// Whether it compares the checksum fields of headers.
+    pub checks_headers: bool,
+    /// When the client's credentials end; `None` = never, or nobody knows.
+    pub expires: Option<SystemTime>,
 }
 
 /// A packet to be sealed with others; its bytes are beside it.
@@ -199,6 +218,17 @@ impl fmt::Debug for Verification {
 
 /// The server's half of one connection's handshake.
 pub trait ServerHandshake: fmt::Debug + Send {
+    /// The checksum field of the DATA packet that the connection begins with. Told once, before anything is
+    /// asked.
+    fn begin(&mut self, cksum: u16) {
+        let _ = cksum;
+    }
+
+    /// What DEBUG answers say of the connection until the client has proved itself.
+    fn brief(&self) -> SecurityBrief {
+        SecurityBrief::default()
+    }
+
     /// The body of a CHALLENGE. Asked again for each repetition.
     fn challenge(&mut self, entropy: &Entropy) -> Vec<u8>;
 

@@ -204,7 +204,9 @@ impl InlineEndpoint {
         let start = class.connect(ids, &self.entropy);
         let handshake = start.handshake.map_or(Handshake::None, Handshake::Client);
         let mut answers = RouterOutput::default();
+        let security = start.session.as_ref().map(|session| session.brief()).unwrap_or_default();
         let route = self.router.insert_client(now, ids, peer, (), &mut answers);
+        self.router.set_security(route, security, false);
         self.note_answers(&mut answers);
         let hint = self.router.hint(route);
         let serials = SerialCounter::starting_at(self.first_serial);
@@ -731,7 +733,8 @@ impl InlineEndpoint {
         let channel = &tree.channels[index.index()];
         tree.watches[index.index()].note(channel);
         let deadline = channel.next_deadline();
-        let brief = ChannelBrief { number: channel.call_number(), state: channel.state() };
+        let (number, state) = (channel.call_number(), channel.state());
+        let brief = ChannelBrief { number, state, sealed: channel.sealed_traffic() };
         self.router.set_brief(route, index, brief);
         self.router.learn(now, route, &out.peer);
         self.send(now, route, &mut out.datagrams);
@@ -823,6 +826,9 @@ impl InlineEndpoint {
         for work in out.returned {
             self.waiting.remove(&work.token);
             self.returned.push(work.token);
+        }
+        if let Some(security) = out.secured {
+            self.router.set_security(route, security, true);
         }
         if let Some(future) = out.verification {
             self.verifications.push((route, future));

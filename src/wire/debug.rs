@@ -281,6 +281,8 @@ pub mod security_flags {
     pub const AUTHENTICATED: u32 = 2;
     /// The ticket's time is over.
     pub const EXPIRED: u32 = 4;
+    /// The headers of the peer's packets have checksums.
+    pub const CHECKSUMMED: u32 = 8;
 }
 
 #[cfg(test)]

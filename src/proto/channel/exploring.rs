@@ -173,6 +173,8 @@ impl Hash for Channel {
             idle_since,
             told,
             told_before,
+            // Told to whoever asks, and else without effect.
+            sealed: _,
         } = self;
         (role, epoch, cid, security_index, service_id, serials.peek()).hash(hasher);
         (matches!(security, Security::Pending), needs_reach, hint, memory).hash(hasher);

@@ -167,6 +167,20 @@ pub struct Channel {
     told: Holding,
     /// And before that.
     told_before: Holding,
+    sealed: SealedTraffic,
+}
+
+/// What was opened and sealed on a channel, for DEBUG answers; each counter wraps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SealedTraffic {
+    /// Packets opened.
+    pub opened_packets: u32,
+    /// Their bytes as they came, sealed.
+    pub opened_bytes: u32,
+    /// Packets sealed; sent again, one counts no more.
+    pub sealed_packets: u32,
+    /// Their bytes before they were sealed.
+    pub sealed_bytes: u32,
 }
 
 impl Channel {
@@ -196,6 +210,7 @@ impl Channel {
             idle_since: now,
             told: Holding::default(),
             told_before: Holding::default(),
+            sealed: SealedTraffic::default(),
         }
     }
 
@@ -413,6 +428,11 @@ impl Channel {
             Some(call) if call.state != CallState::ClientReserved => call.number,
             _ => self.memory.last,
         }
+    }
+
+    /// What it has opened and sealed.
+    pub fn sealed_traffic(&self) -> SealedTraffic {
+        self.sealed
     }
 
     /// Since when the channel has had no call; `None` while it has one.

@@ -170,6 +170,9 @@ impl Channel {
         }));
         let outcome = session.open_run(&sealed, &mut plain);
         for (packet, plain) in sealed.drain(..).zip(plain.drain(..)) {
+            let traffic = &mut self.sealed;
+            traffic.opened_packets = traffic.opened_packets.wrapping_add(1);
+            traffic.opened_bytes = traffic.opened_bytes.wrapping_add(packet.payload.len() as u32);
             if let Some(call) = &mut self.call {
                 call.receive.note_opened(packet.payload.len(), plain.len());
             }

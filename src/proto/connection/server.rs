@@ -146,6 +146,7 @@ impl<W> Connection<W> {
         self.phase = Phase::Open;
         self.identity = verified.identity.map(std::sync::Arc::new);
         self.session = verified.session.clone();
+        out.secured = self.session.as_ref().map(|session| session.brief());
         self.call_numbers = verified.call_numbers;
         self.unsecured_calls = 0;
         out.peer = PeerReport { proved: true, ..PeerReport::default() };

@@ -2,9 +2,11 @@
 
 use std::hash::BuildHasher;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
+use super::table::Route;
 use super::{DropReason, Header, NOWHERE, Role, Router, event};
+use crate::proto::channel::SealedTraffic;
 use crate::proto::{CallState, Counters};
 use crate::wire::debug::{self, Record, Request, RequestType};
 use crate::wire::{
@@ -201,6 +203,7 @@ impl<T> Router<T> {
             },
             ..debug::Connection::default()
         };
+        record.security = security_stats(route);
         for (slot, brief) in route.briefs.iter().enumerate() {
             record.call_number[slot] = brief.number;
             record.call_state[slot] = debug_state(brief.state, !brief.number.is_none());
@@ -266,6 +269,37 @@ impl<T> Router<T> {
 
     fn count_role(&self, role: Role) -> u32 {
         self.table.iter().filter(|(_, route)| route.role == role).count() as u32
+    }
+}
+
+/// As rxkad of OpenAFS tells it (rxkad.md 3); of a class without a type, nothing.
+fn security_stats<T>(route: &Route<T>) -> debug::SecurityStats {
+    let brief = &route.security;
+    if brief.security_type == debug::security_type::UNKNOWN {
+        return debug::SecurityStats::default();
+    }
+    let sum = |count: fn(&SealedTraffic) -> u32| {
+        route.briefs.iter().fold(0, |sum: u32, brief| sum.wrapping_add(count(&brief.sealed)))
+    };
+    let packets_received = sum(|sealed| sealed.opened_packets);
+    let mut flags = 0;
+    if route.is_secured {
+        flags |= debug::security_flags::AUTHENTICATED;
+    }
+    if brief.checks_headers && packets_received > 0 {
+        flags |= debug::security_flags::CHECKSUMMED;
+    }
+    let since_1970 = brief.expires.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
+    debug::SecurityStats {
+        security_type: brief.security_type,
+        level: brief.level,
+        flags,
+        expires: since_1970.map_or(0, |since| u32::try_from(since.as_secs()).unwrap_or(u32::MAX)),
+        packets_received,
+        packets_sent: sum(|sealed| sealed.sealed_packets),
+        bytes_received: sum(|sealed| sealed.opened_bytes),
+        bytes_sent: sum(|sealed| sealed.sealed_bytes),
+        ..debug::SecurityStats::default()
     }
 }
 

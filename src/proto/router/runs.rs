@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::{
@@ -10,7 +12,7 @@ use super::{
 };
 use crate::proto::connection::Handshake;
 use crate::proto::event::type_slot;
-use crate::security::ConnectionIds;
+use crate::security::{ConnectionIds, ServerClass};
 use crate::wire::{
     ABORT_LEN, ACK_FIXED_LEN, AbortCode, CallNumber, Flags, HEADER_LEN, PacketType, Seq, ServiceId,
     check_jumbo,
@@ -37,6 +39,14 @@ pub enum Step {
     },
     /// Make this connection, insert it, and ask for the next step: the datagram is still there.
     Open(Box<Opening>),
+}
+
+/// What is offered to the client of a first DATA packet.
+struct Offered {
+    class: Arc<dyn ServerClass>,
+    /// The one that answers: another than asked for after an upgrade.
+    service_id: ServiceId,
+    needs_reach: bool,
 }
 
 /// Where a datagram belongs.
@@ -222,7 +232,7 @@ impl<T> Router<T> {
         if self.is_closing {
             return self.ignore(DropReason::OutOfState);
         }
-        let Some(opening) = self.opening(from, header) else {
+        let Some(offered) = self.offered(header) else {
             if header.seq == Seq::FIRST {
                 let code = crate::wire::AbortCode::INVALID_OPERATION;
                 self.abort_raw(now, from, header, code, out);
@@ -245,6 +255,12 @@ impl<T> Router<T> {
             }
             return self.ignore(DropReason::ConnectionLimit);
         }
+        let Some(opening) = self.opening(from, header, offered) else {
+            if header.seq == Seq::FIRST {
+                self.abort_raw(now, from, header, AbortCode::CALL_DEAD, out);
+            }
+            return self.ignore(DropReason::SecurityBroke);
+        };
         // It is placed, and counted, again when its connection is there.
         self.counters.received_by_type[type_slot(header.packet_type)] -= 1;
         Place::Open(Box::new(opening))
@@ -260,24 +276,47 @@ impl<T> Router<T> {
         self.peers.arm_sweep(now, self.config.peer_linger, self.config.nat_ping);
     }
 
-    fn opening(&self, from: SocketAddr, header: &Header) -> Option<Opening> {
+    /// The class by which the service that is asked for is offered.
+    fn offered(&self, header: &Header) -> Option<Offered> {
         let offer = self.offers.get(&header.service_id)?;
         let class = offer.classes.iter().find(|class| class.index() == header.security_index)?;
+        let upgrade = (header.user_status == 1).then_some(offer.upgrades_to).flatten();
+        Some(Offered {
+            class: class.clone(),
+            service_id: upgrade.unwrap_or(header.service_id),
+            needs_reach: offer.needs_reach,
+        })
+    }
+
+    /// The class is asked last, when nothing else refuses the connection: it may cost something. It is not ours;
+    /// `None` = it panicked, which is to cost this connection and no other.
+    fn opening(&self, from: SocketAddr, header: &Header, offered: Offered) -> Option<Opening> {
         let ids = ConnectionIds {
             epoch: header.epoch,
             cid: header.cid.connection(),
             service_id: header.service_id,
             security_index: header.security_index,
         };
-        let upgrade = (header.user_status == 1).then_some(offer.upgrades_to).flatten();
-        let handshake = class.accept(ids).map_or(Handshake::None, Handshake::Server);
+        let accepted = catch_unwind(AssertUnwindSafe(|| {
+            let mut handshake = offered.class.accept(ids);
+            let brief = handshake.as_mut().map(|handshake| {
+                handshake.begin(header.cksum);
+                handshake.brief()
+            });
+            (handshake, brief.unwrap_or_default())
+        }));
+        let Ok((handshake, security)) = accepted else {
+            log::error!("security class {} broke as it took a connection", ids.security_index);
+            return None;
+        };
         Some(Opening {
             ids,
-            service_id: upgrade.unwrap_or(header.service_id),
+            service_id: offered.service_id,
             peer: from,
             hint: self.hint_of(from),
-            needs_reach: offer.needs_reach,
-            handshake,
+            needs_reach: offered.needs_reach,
+            handshake: handshake.map_or(Handshake::None, Handshake::Server),
+            security,
         })
     }
 

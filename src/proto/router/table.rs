@@ -9,8 +9,9 @@ use foldhash::fast::FixedState;
 use super::deadlines::SLOTS;
 use super::memory::RouteMemory;
 use super::peers::PeerId;
+use crate::proto::channel::SealedTraffic;
 use crate::proto::{CallState, Role};
-use crate::security::ConnectionIds;
+use crate::security::{ConnectionIds, SecurityBrief};
 use crate::wire::{CallNumber, ChannelIndex, Cid, Epoch, ServiceId};
 
 /// Names a connection of this endpoint, and never another after it is gone.
@@ -38,6 +39,8 @@ pub struct ChannelBrief {
     pub number: CallNumber,
     /// The present call's state.
     pub state: Option<CallState>,
+    /// What the security class had to do.
+    pub sealed: SealedTraffic,
 }
 
 #[derive(Debug)]
@@ -56,6 +59,9 @@ pub(super) struct Route<T> {
     /// It counts among the connections whose peers have not proved their addresses.
     pub is_unproved: bool,
     pub briefs: [ChannelBrief; ChannelIndex::COUNT],
+    /// What its class says, for DEBUG answers, and whether it is secured.
+    pub security: SecurityBrief,
+    pub is_secured: bool,
     pub deadlines: [Option<Instant>; SLOTS],
     pub memory: RouteMemory,
     /// Of channels whose calls wait for their service.
@@ -83,6 +89,8 @@ impl<T> Route<T> {
             is_broken: false,
             is_unproved: false,
             briefs: Default::default(),
+            security: SecurityBrief::default(),
+            is_secured: false,
             deadlines: [None; SLOTS],
             memory: RouteMemory::default(),
             tickets: [None; ChannelIndex::COUNT],
