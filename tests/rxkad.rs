@@ -23,6 +23,9 @@ use rxrpc::security::{
     Verification, Verified, rxkad_client, rxkad_server,
 };
 use rxrpc::testkit::{CallRef, InlineEndpoint};
+use rxrpc::wire::debug::{
+    Connection, Request, RequestType, SecurityStats, security_flags, security_type,
+};
 use rxrpc::wire::{
     AbortCode, CallNumber, ChannelIndex, Cid, Epoch, Flags, HEADER_LEN, Header, JumboWriter,
     PacketType, ServiceId,
@@ -54,7 +57,9 @@ struct World {
     /// Of a hundred datagrams.
     lost: u64,
     /// Changes what goes to the server.
-    mangle: Option<fn(&mut Vec<u8>)>,
+    mangle: Option<fn(&mut [u8])>,
+    /// Bytes of the bodies of the server's challenges.
+    challenges: Vec<usize>,
     /// Whether the client's full packets are joined to jumbograms, and how many were.
     joins: bool,
     joined: usize,
@@ -62,19 +67,21 @@ struct World {
 
 impl World {
     fn new(minimum_level: Level, lost: u64) -> World {
-        let keys = [AES_KEY, DES_KEY].map(|key| ServerKeys::from(argument(key)));
-        let [mut keys, des] = keys;
-        keys.extend(des);
+        World::with_server(lost, rxkad_server(server_keys(), minimum_level))
+    }
+
+    fn with_server(lost: u64, class: Arc<dyn ServerClass>) -> World {
         let now = Instant::now();
         let endpoint = |seed| {
             let (epoch, first_cid) = (Epoch::from_random(seed), Cid(4));
             let identity = Identity { epoch, first_cid, hash_seed: 1 };
-            let mut endpoint = InlineEndpoint::new(EndpointConfig::default(), identity, now);
+            let config = EndpointConfig { debug_responder: true, ..EndpointConfig::default() };
+            let mut endpoint = InlineEndpoint::new(config, identity, now);
             endpoint.set_wall_clock(wall_clock());
             endpoint
         };
         let mut server = endpoint(2);
-        let classes = vec![rxkad_server(keys, minimum_level)];
+        let classes = vec![class];
         server.offer(SERVICE, Offer { classes, needs_reach: false, upgrades_to: None });
         World {
             start: now,
@@ -88,6 +95,7 @@ impl World {
             seed: 0x9e37_79b9_7f4a_7c15,
             lost,
             mangle: None,
+            challenges: Vec::new(),
             joins: false,
             joined: 0,
         }
@@ -144,6 +152,8 @@ impl World {
         }
         let to_server = self.carry(sent);
         let sent = self.server.take_sent();
+        let challenges = sent.iter().filter(|(_, it)| it[20] == PacketType::Challenge.byte());
+        self.challenges.extend(challenges.map(|(_, it)| it.len() - HEADER_LEN));
         let to_client = self.carry(sent);
         let mut moved = !to_server.is_empty() || !to_client.is_empty();
         for (stride, batch) in to_server {
@@ -205,6 +215,19 @@ impl World {
             self.client.advance(self.now);
             self.server.advance(self.now);
         }
+    }
+}
+
+fn server_keys() -> ServerKeys {
+    let mut keys = ServerKeys::from(argument(AES_KEY));
+    keys.extend(argument(DES_KEY).into());
+    keys
+}
+
+/// Makes of a client's packet one of a client that knows of no checksums.
+fn without_checksum(datagram: &mut [u8]) {
+    if datagram[20] == PacketType::Data.byte() {
+        datagram[24..26].fill(0);
     }
 }
 
@@ -376,6 +399,138 @@ fn a_connection_ends_with_its_ticket() {
     world.run(2, Duration::from_secs(5));
     assert_eq!(world.ended.len(), 1);
     assert_eq!(world.client.failure(route), Some(ConnectionFailure::PeerAborted(expired)));
+}
+
+/// A client of our own, as if it knew of no checksums, and what a server makes of it that takes version 1 or not.
+#[test]
+fn a_client_without_checksums_is_served_in_version_1_where_that_is_taken() {
+    for level in LEVELS {
+        for minimum in LEVELS {
+            let class = Server::new(Arc::new(server_keys()), minimum).with_version_1();
+            let mut world = World::with_server(10, Arc::new(class));
+            world.mangle = Some(without_checksum);
+            let route = world.connect(token(AES_KEY, TicketForm::Krb5), level);
+            for _ in 0..6 {
+                world.call(route, &pattern(30_000));
+            }
+            // Of the six, two wait for a channel, and never begin if there is none.
+            let calls = if level < minimum { 4 } else { 6 };
+            world.run(calls, Duration::from_secs(600));
+            assert!(world.challenges.iter().all(|len| *len == 8), "{:?}", world.challenges);
+            if level < minimum {
+                let failure = aborted(RxkadError::LevelFail, Why::Security);
+                assert_eq!(world.client.failure(route), Some(failure), "{level} {minimum}");
+                continue;
+            }
+            assert_eq!(world.failures, [], "{level} {minimum}");
+            assert_eq!(world.ended.len(), 6, "{level} {minimum}");
+            assert!(world.replies.values().all(|reply| *reply == pattern(30_000)));
+            let channel = world.server.channel(world.server.routes()[0], ChannelIndex::ALL[0]);
+            let identity = channel.and_then(|channel| channel.identity()).expect("an identity");
+            assert_eq!(identity.principal, Some(alice()));
+            assert_eq!(identity.level, Some(level));
+            // From the first checksum on, there is one in each packet.
+            world.mangle = None;
+            world.call(route, b"with");
+            world.run(7, Duration::from_secs(60));
+            world.mangle = Some(without_checksum);
+            world.call(route, b"without");
+            world.run(8, Duration::from_secs(60));
+            let code = RxkadError::SealedInconsistent.code();
+            assert_eq!(world.ended.len(), 7, "{level} {minimum}");
+            assert_eq!(world.failures, [CallFailure::PeerAborted(code)], "{level} {minimum}");
+        }
+        // As it is by default: asked in version 2, answered, and then not heard without its checksums.
+        let mut world = World::new(Level::Clear, 0);
+        world.mangle = Some(without_checksum);
+        let route = world.connect(token(AES_KEY, TicketForm::Krb5), level);
+        world.call(route, b"x");
+        world.run(1, Duration::from_secs(60));
+        let code = RxkadError::SealedInconsistent.code();
+        assert_eq!(
+            (&world.challenges[..], &world.failures[..]),
+            (&[16][..], &[CallFailure::PeerAborted(code)][..])
+        );
+        // Who sends checksums is asked in version 2 wherever.
+        let class = Server::new(Arc::new(server_keys()), level).with_version_1();
+        let mut world = World::with_server(0, Arc::new(class));
+        let route = world.connect(token(AES_KEY, TicketForm::Krb5), level);
+        world.call(route, b"x");
+        world.run(1, Duration::ZERO);
+        assert_eq!((&world.challenges[..], world.ended.len()), (&[16][..], 1));
+    }
+}
+
+/// A client that refuses version 1 says so, and the server hears it.
+#[test]
+fn a_client_that_wants_version_2_ends_the_connection_of_a_server_that_asks_in_version_1() {
+    let class = Server::new(Arc::new(server_keys()), Level::Clear).with_version_1();
+    let mut world = World::with_server(0, Arc::new(class));
+    world.mangle = Some(without_checksum);
+    let client = Client::new(token(AES_KEY, TicketForm::Krb5), Level::Crypt).without_version_1();
+    let route = world.client.connect(world.now, SERVER.into(), SERVICE, &client, false);
+    world.call(route, b"x");
+    world.run(1, Duration::ZERO);
+    let failure = aborted(RxkadError::Inconsistency, Why::Security);
+    assert_eq!(world.client.failure(route), Some(failure));
+    let heard = ConnectionFailure::PeerAborted(RxkadError::Inconsistency.code());
+    assert_eq!(world.server.failure(world.server.routes()[0]), Some(heard));
+}
+
+/// What DEBUG answers say of a connection's class, before and after the client has proved itself.
+#[test]
+fn tools_are_told_level_expiry_and_traffic() {
+    for level in LEVELS {
+        let mut world = World::new(Level::Clear, 0);
+        let token = token(AES_KEY, TicketForm::Krb5);
+        let expires = token.expires.duration_since(UNIX_EPOCH).expect("later").as_secs() as u32;
+        let route = world.connect(token, level);
+        let size = 3000;
+        world.call(route, &pattern(size));
+        // The first DATA has come, and the challenge has not been answered.
+        let sent = world.client.take_sent();
+        for (stride, batch) in world.carry(sent) {
+            world.server.receive_batch(world.now, CLIENT.into(), batch.into(), stride);
+        }
+        let asked = security_of(&mut world.server, world.now);
+        let expected = SecurityStats { security_type: 3, level: 0, ..SecurityStats::default() };
+        assert_eq!(asked, expected, "{level}");
+        // The question took the challenge with it: there is another in a while.
+        world.run(1, Duration::from_secs(60));
+        let (header, padded) = match level {
+            Level::Clear => (0, size),
+            Level::Auth => (4, size + 3 * 4),
+            Level::Crypt => (8, (size + 3 * 8).next_multiple_of(8)),
+        };
+        let at_server = security_of(&mut world.server, world.now);
+        let expected = SecurityStats {
+            security_type: security_type::KAD,
+            level: level.wire() as u8,
+            flags: security_flags::AUTHENTICATED | security_flags::CHECKSUMMED,
+            expires,
+            packets_received: 3,
+            packets_sent: 3,
+            bytes_received: padded as u32,
+            bytes_sent: size as u32,
+            ..SecurityStats::default()
+        };
+        assert_eq!(at_server, expected, "{level}, {header} bytes before each packet");
+        let at_client = security_of(&mut world.client, world.now);
+        let flags = security_flags::CHECKSUMMED;
+        assert_eq!(at_client, SecurityStats { flags, expires: 0, ..expected }, "{level}");
+    }
+}
+
+/// What the one connection of an endpoint is said to be, in answer to a DEBUG request.
+fn security_of(endpoint: &mut InlineEndpoint, now: Instant) -> SecurityStats {
+    let mut request = Vec::new();
+    Request { request_type: RequestType::AllConnections, index: 0 }
+        .encode_datagram(1, &mut request);
+    let len = request.len();
+    endpoint.receive_batch(now, ([127, 0, 0, 1], 7777).into(), request.into(), len);
+    let mut answers = endpoint.take_sent().into_iter();
+    let answer = answers.rfind(|(to, _)| to.port() == 7777).expect("an answer").1;
+    Connection::decode(&answer[HEADER_LEN..]).expect("a record").security
 }
 
 #[test]

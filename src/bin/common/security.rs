@@ -13,10 +13,8 @@ use rxrpc::security::rxkad::keys::{
     KeyArgument, ServerKeys, TicketForm, TokenError, new_session_key,
 };
 use rxrpc::security::rxkad::ticket::Print;
-use rxrpc::security::rxkad::{SessionKey, Token};
-use rxrpc::security::{
-    ClientClass, Entropy, Level, Principal, RxNull, ServerClass, rxkad_client, rxkad_server,
-};
+use rxrpc::security::rxkad::{Server, SessionKey, Token};
+use rxrpc::security::{ClientClass, Entropy, Level, Principal, RxNull, ServerClass, rxkad_client};
 
 /// How long a ticket lasts that we print.
 const LIFETIME: Duration = Duration::from_secs(36_000);
@@ -67,6 +65,9 @@ pub struct ServerArgs {
     /// Serve nobody else
     #[arg(long)]
     require: bool,
+    /// rxkad: challenge clients whose packets have no checksums in version 1, and take such packets: see docs/rxkad.md
+    #[arg(long)]
+    version_1: bool,
 }
 
 impl ServerArgs {
@@ -77,8 +78,10 @@ impl ServerArgs {
             ClassName::Rxkad if !has_keys => {
                 Err("--security rxkad needs --key-file or --key".to_owned())
             }
-            ClassName::Null if has_keys || self.require || self.minimum_level.is_some() => {
-                let options = "--key-file, --key, --minimum-level and --require";
+            ClassName::Null
+                if has_keys || self.require || self.version_1 || self.minimum_level.is_some() =>
+            {
+                let options = "--key-file, --key, --minimum-level, --require and --version-1";
                 Err(format!("{options} need --security rxkad"))
             }
             _ => Ok(()),
@@ -97,7 +100,9 @@ impl ServerArgs {
             if keys.is_empty() {
                 return Err("there is no key for rxkad in the files".to_owned());
             }
-            classes.push(rxkad_server(keys, self.minimum_level.map_or(Level::Clear, Level::from)));
+            let level = self.minimum_level.map_or(Level::Clear, Level::from);
+            let server = Server::new(Arc::new(keys), level);
+            classes.push(Arc::new(if self.version_1 { server.with_version_1() } else { server }));
         }
         Ok(classes)
     }

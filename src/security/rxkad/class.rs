@@ -7,24 +7,45 @@ use super::handshake::{ClientSide, ServerSide};
 use super::session::{ReadyKey, RxkadSession};
 use super::{Level, TicketOpener, Token};
 use crate::security::{
-    ClientClass, ClientStart, ConnectionIds, Entropy, ServerClass, ServerHandshake,
+    ClientClass, ClientStart, ConnectionIds, Entropy, SecurityBrief, ServerClass, ServerHandshake,
 };
 use crate::wire::SecurityIndex;
+use crate::wire::debug::security_type;
 
 /// The index of rxkad.
 pub const INDEX: SecurityIndex = SecurityIndex(2);
+
+/// What DEBUG answers say of a connection whose ticket has not been seen.
+pub(super) fn brief(level: Level) -> SecurityBrief {
+    SecurityBrief {
+        security_type: security_type::KAD,
+        level: level.wire() as u8,
+        checks_headers: true,
+        expires: None,
+    }
+}
 
 /// rxkad as a service demands it.
 #[derive(Clone, Debug)]
 pub struct Server {
     tickets: Arc<dyn TicketOpener>,
     minimum_level: Level,
+    takes_version_1: bool,
 }
 
 impl Server {
     /// Clients need a ticket that `tickets` opens, and a level of at least `minimum_level`.
     pub fn new(tickets: Arc<dyn TicketOpener>, minimum_level: Level) -> Server {
-        Server { tickets, minimum_level }
+        Server { tickets, minimum_level, takes_version_1: false }
+    }
+
+    /// Challenges in the form of version 1 a client whose first packet has no checksum in its header, as OpenAFS
+    /// does, and takes its packets without checksums until one comes that has one. Off by default: a checksum is
+    /// what binds a packet to its place, a response of version 1 is bound to no connection, and whoever can
+    /// forge a client's first packet can make its connection one of these. At [`Level::Clear`] nothing else
+    /// keeps forged packets out.
+    pub fn with_version_1(self) -> Server {
+        Server { takes_version_1: true, ..self }
     }
 }
 
@@ -34,8 +55,14 @@ impl ServerClass for Server {
     }
 
     fn accept(&self, ids: ConnectionIds) -> Option<Box<dyn ServerHandshake>> {
-        let (tickets, minimum_level) = (self.tickets.clone(), self.minimum_level);
-        Some(Box::new(ServerSide { ids, tickets, minimum_level, nonce: None }))
+        Some(Box::new(ServerSide {
+            ids,
+            tickets: self.tickets.clone(),
+            minimum_level: self.minimum_level,
+            takes_version_1: self.takes_version_1,
+            is_old: false,
+            nonce: None,
+        }))
     }
 }
 

@@ -7,9 +7,10 @@ use std::time::SystemTime;
 use subtle::{Choice, ConstantTimeEq};
 
 use super::session::{ReadyKey, RxkadSession};
-use super::{Level, RxkadError, TicketOpener, Token, pcbc};
+use super::{Level, OpenedTicket, RxkadError, TicketOpener, Token, pcbc};
 use crate::security::{
-    ClientHandshake, ConnectionIds, Entropy, Identity, ServerHandshake, Verification, Verified,
+    ClientHandshake, ConnectionIds, Entropy, Identity, SecurityBrief, ServerHandshake,
+    Verification, Verified,
 };
 use crate::wire::{AbortCode, CallNumber};
 
@@ -19,6 +20,8 @@ const CHALLENGE_LEN: usize = 16;
 const OLD_CHALLENGE_LEN: usize = 8;
 /// A response without its ticket.
 const RESPONSE_LEN: usize = 56;
+/// The same of the old form.
+const OLD_RESPONSE_LEN: usize = 16;
 /// The part of it that is encrypted.
 const SEALED: std::ops::Range<usize> = 8..48;
 const CHECKSUM_AT: usize = 16;
@@ -145,15 +148,26 @@ pub(super) struct ServerSide {
     pub ids: ConnectionIds,
     pub tickets: Arc<dyn TicketOpener>,
     pub minimum_level: Level,
+    pub takes_version_1: bool,
+    /// Whether the client is asked in the form of version 1, and has to answer in it.
+    pub is_old: bool,
     /// Drawn for the first challenge and kept for its repetitions: the answer to any of them is one.
     pub nonce: Option<u32>,
 }
 
 impl ServerHandshake for ServerSide {
+    fn begin(&mut self, cksum: u16) {
+        self.is_old = self.takes_version_1 && cksum == 0;
+    }
+
+    fn brief(&self) -> SecurityBrief {
+        super::class::brief(self.minimum_level)
+    }
+
     fn challenge(&mut self, entropy: &Entropy) -> Vec<u8> {
         let drawn = word_at(entropy, 0).unwrap_or_default();
         let nonce = *self.nonce.get_or_insert(drawn);
-        Challenge { is_old: false, nonce, level: self.minimum_level.wire() }.encode()
+        Challenge { is_old: self.is_old, nonce, level: self.minimum_level.wire() }.encode()
     }
 
     fn verify(&mut self, response: &[u8], now: SystemTime) -> Verification {
@@ -165,6 +179,9 @@ impl ServerSide {
     /// In the order of OpenAFS, so that the same fault has the same name. The ticket comes first, because the
     /// key is in it.
     fn judge(&self, response: &[u8], now: SystemTime) -> Result<Verified, RxkadError> {
+        if self.is_old {
+            return self.judge_old(response, now);
+        }
         let Some((fixed, rest)) = response.split_first_chunk::<RESPONSE_LEN>() else {
             return Err(RxkadError::PacketShort);
         };
@@ -172,22 +189,59 @@ impl ServerSide {
         if word(0) != VERSION {
             return Err(RxkadError::Inconsistency);
         }
-        let (kvno, ticket_len) = (word(48), word(52) as usize);
-        let ticket = rest.get(..ticket_len).ok_or(RxkadError::PacketShort)?;
-        if !(TICKET_LEN_MIN..=TICKET_LEN_MAX).contains(&ticket_len) {
-            return Err(RxkadError::TicketLen);
-        }
-        let ticket = self.tickets.open_ticket(kvno, ticket, now)?;
+        let ticket = self.open_ticket(word(48), word(52), rest, now)?;
         let key = ReadyKey::new(&ticket.key);
         let (level, call_numbers) = self.judge_sealed(*fixed, &key)?;
+        let session = RxkadSession::new(&self.ids, key, level, Some(ticket.expires));
+        Ok(self.verified(ticket, session, level, call_numbers))
+    }
+
+    /// The old form, which names neither connection nor calls: whose answer it is, the nonce alone says.
+    fn judge_old(&self, response: &[u8], now: SystemTime) -> Result<Verified, RxkadError> {
+        let Some((fixed, rest)) = response.split_first_chunk::<OLD_RESPONSE_LEN>() else {
+            return Err(RxkadError::PacketShort);
+        };
+        let mut fixed = *fixed;
+        let word = |at| word_at(&fixed, at).unwrap_or_default();
+        let ticket = self.open_ticket(word(8), word(12), rest, now)?;
+        let key = ReadyKey::new(&ticket.key);
+        pcbc::decrypt(&key.cipher, &0, &mut fixed[..8]);
+        let word = |at| word_at(&fixed, at).unwrap_or_default();
+        let level = self.judge_answer(word(0), word(4))?;
+        let session = RxkadSession::new(&self.ids, key, level, Some(ticket.expires));
+        let session = session.without_checksums();
+        Ok(self.verified(ticket, session, level, [CallNumber::NONE; 4]))
+    }
+
+    fn open_ticket(
+        &self,
+        kvno: u32,
+        len: u32,
+        rest: &[u8],
+        now: SystemTime,
+    ) -> Result<OpenedTicket, RxkadError> {
+        let len = len as usize;
+        let ticket = rest.get(..len).ok_or(RxkadError::PacketShort)?;
+        if !(TICKET_LEN_MIN..=TICKET_LEN_MAX).contains(&len) {
+            return Err(RxkadError::TicketLen);
+        }
+        self.tickets.open_ticket(kvno, ticket, now)
+    }
+
+    fn verified(
+        &self,
+        ticket: OpenedTicket,
+        session: RxkadSession,
+        level: Level,
+        call_numbers: [CallNumber; 4],
+    ) -> Verified {
         let identity = Identity {
             name: ticket.client.to_string(),
             expires: Some(ticket.expires),
             principal: Some(ticket.client),
             level: Some(level),
         };
-        let session = RxkadSession::new(&self.ids, key, level, Some(ticket.expires));
-        Ok(Verified { session: Some(Arc::new(session)), call_numbers, identity: Some(identity) })
+        Verified { session: Some(Arc::new(session)), call_numbers, identity: Some(identity) }
     }
 
     fn judge_sealed(
@@ -214,12 +268,17 @@ impl ServerSide {
         if !bool::from(is_ours) || !are_positive {
             return Err(RxkadError::SealedInconsistent);
         }
+        Ok((self.judge_answer(word(40), word(44))?, call_numbers))
+    }
+
+    /// Whether it is the challenge's nonce and one, and a level that will do.
+    fn judge_answer(&self, answer: u32, level: u32) -> Result<Level, RxkadError> {
         let nonce = self.nonce.ok_or(RxkadError::OutOfSequence)?;
-        if !bool::from(word(40).ct_eq(&nonce.wrapping_add(1))) {
+        if !bool::from(answer.ct_eq(&nonce.wrapping_add(1))) {
             return Err(RxkadError::OutOfSequence);
         }
-        match Level::from_wire(word(44)) {
-            Some(level) if level >= self.minimum_level => Ok((level, call_numbers)),
+        match Level::from_wire(level) {
+            Some(level) if level >= self.minimum_level => Ok(level),
             _ => Err(RxkadError::LevelFail),
         }
     }
@@ -246,7 +305,7 @@ mod tests {
 
     use super::*;
     use crate::security::rxkad::vectors::{self, Vector};
-    use crate::security::rxkad::{OpenedTicket, Principal, SessionKey};
+    use crate::security::rxkad::{Principal, SessionKey};
     use crate::wire::{Cid, Epoch, SecurityIndex, ServiceId};
 
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
@@ -300,7 +359,7 @@ mod tests {
         let (kvno, ticket) = (vector.at("kvno").number(), vector.at("ticket").bytes());
         let tickets = Arc::new(OneTicket(kvno, ticket, vector.at("session_key").key()));
         let nonce = Some(vector.at("challenge_nonce").number());
-        ServerSide { ids, tickets, minimum_level, nonce }
+        ServerSide { ids, tickets, minimum_level, takes_version_1: false, is_old: false, nonce }
     }
 
     fn call_numbers(vector: &Vector) -> [CallNumber; 4] {
@@ -499,6 +558,106 @@ mod tests {
                     _ => RxkadError::BadTicket,
                 };
                 assert_eq!(server.judge(&body, NOW).map(drop), Err(expected), "bit {bit}");
+            }
+        }
+    }
+
+    /// As [`server`], that takes version 1 and saw a first packet without a checksum.
+    fn old_server(vector: &Vector, minimum_level: Level) -> ServerSide {
+        let mut server = server(vector, ids(&responses()[0]), minimum_level);
+        server.takes_version_1 = true;
+        server.begin(0);
+        server
+    }
+
+    fn old_responses() -> Vec<Vector> {
+        vectors::get("response_old").list()
+    }
+
+    #[test]
+    fn version_1_is_asked_for_where_it_is_taken_and_no_checksum_came() {
+        let vector = &old_responses()[0];
+        for (takes_version_1, cksum, is_old) in
+            [(true, 0, true), (true, 1, false), (false, 0, false), (false, 1, false)]
+        {
+            let mut server = server(vector, ids(&responses()[0]), Level::Auth);
+            server.takes_version_1 = takes_version_1;
+            server.begin(cksum);
+            let challenge = Challenge::decode(&server.challenge(&[0; 32])).expect("a challenge");
+            let nonce = vector.at("challenge_nonce").number();
+            assert_eq!(challenge, Challenge { is_old, nonce, level: 1 });
+            // The answer to the other form is none.
+            let judged = server.judge(&vector.at("body").bytes(), NOW).map(drop);
+            match is_old {
+                true => assert_ne!(judged, Err(RxkadError::Inconsistency)),
+                false => assert_eq!(judged, Err(RxkadError::Inconsistency)),
+            }
+        }
+    }
+
+    #[test]
+    fn responses_of_version_1_are_taken_by_a_server_that_asked_for_them() {
+        for vector in old_responses() {
+            let verified = old_server(&vector, Level::Clear).judge(&vector.at("body").bytes(), NOW);
+            let verified = verified.expect("a good response");
+            assert_eq!(verified.call_numbers, [CallNumber::NONE; 4], "it names none");
+            let identity = verified.identity.expect("an identity");
+            assert_eq!(identity.name, "alice.admin@EXAMPLE.ORG");
+            assert_eq!(identity.level, Some(level(&vector)));
+            assert_eq!(identity.expires, Some(NOW + Duration::from_secs(60)));
+            for minimum in [Level::Clear, Level::Auth, Level::Crypt] {
+                for offered in [0, 1, 2, 3, u32::MAX] {
+                    let (key, ticket) =
+                        (vector.at("session_key").key(), vector.at("ticket").bytes());
+                    let nonce = vector.at("challenge_nonce").number().wrapping_add(1);
+                    let body = Response {
+                        call_numbers: [CallNumber(1); 4],
+                        nonce,
+                        level: offered,
+                        kvno: vector.at("kvno").number(),
+                        ticket: &ticket,
+                    };
+                    let body = body.encode_old(&ReadyKey::new(&key));
+                    let judged = old_server(&vector, minimum).judge(&body, NOW).map(drop);
+                    let is_fine = (minimum.wire()..=2).contains(&offered);
+                    let expected = if is_fine { Ok(()) } else { Err(RxkadError::LevelFail) };
+                    assert_eq!(judged, expected, "{minimum} {offered}");
+                }
+            }
+            let mut server = old_server(&vector, Level::Clear);
+            server.nonce = None;
+            let judged = server.judge(&vector.at("body").bytes(), NOW).map(drop);
+            assert_eq!(judged, Err(RxkadError::OutOfSequence), "nobody asked");
+        }
+    }
+
+    #[test]
+    fn a_damaged_response_of_version_1_is_refused_by_name() {
+        for vector in old_responses() {
+            let server = old_server(&vector, Level::Clear);
+            let body = vector.at("body").bytes();
+            for len in 0..body.len() {
+                let judged = server.judge(&body[..len], NOW).map(drop);
+                assert_eq!(judged, Err(RxkadError::PacketShort), "{len} bytes");
+            }
+            for bit in 0..body.len() * 8 {
+                let mut body = body.clone();
+                body[bit / 8] ^= 1 << (bit % 8);
+                let claimed = word_at(&body, 12).expect("a length") as usize;
+                let expected = match bit / 8 {
+                    // One block: a flipped bit makes another nonce of it.
+                    0..8 => RxkadError::OutOfSequence,
+                    8..12 => RxkadError::UnknownKey,
+                    12..16 if claimed > body.len() - OLD_RESPONSE_LEN => RxkadError::PacketShort,
+                    12..16 if claimed < TICKET_LEN_MIN => RxkadError::TicketLen,
+                    _ => RxkadError::BadTicket,
+                };
+                assert_eq!(server.judge(&body, NOW).map(drop), Err(expected), "bit {bit}");
+            }
+            // That of version 2 begins with what is a nonce in version 1.
+            for other in responses() {
+                let judged = server.judge(&other.at("body").bytes(), NOW).map(drop);
+                assert!(judged.is_err());
             }
         }
     }

@@ -6,16 +6,20 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::fcrypt::{BLOCK_LEN, Fcrypt};
 use super::pcbc::{self, LANES};
 use super::{Level, RxkadError, SessionKey};
-use crate::security::{ConnectionIds, PacketIds, PlainPacket, SealedEnd, SealedPacket, Session};
+use crate::security::{
+    ConnectionIds, PacketIds, PlainPacket, SealedEnd, SealedPacket, SecurityBrief, Session,
+};
 use crate::wire::AbortCode;
 
 /// At auth: the word with check and length.
@@ -50,6 +54,8 @@ pub(super) struct RxkadSession {
     preseq: u64,
     /// Server: when the ticket ends.
     expires: Option<SystemTime>,
+    /// Version 1: whether a right checksum has come. Until then packets without one are taken.
+    checksummed: Option<AtomicBool>,
 }
 
 impl RxkadSession {
@@ -60,7 +66,14 @@ impl RxkadSession {
         expires: Option<SystemTime>,
     ) -> RxkadSession {
         let preseq = preseq(ids, &key);
-        RxkadSession { level, key, preseq, expires }
+        RxkadSession { level, key, preseq, expires, checksummed: None }
+    }
+
+    /// Takes packets without a checksum in their header, until one comes that has one: clients of version 1 send
+    /// none.
+    pub fn without_checksums(mut self) -> RxkadSession {
+        self.checksummed = Some(AtomicBool::new(false));
+        self
     }
 
     /// What the header checksum is made of; what it is before it is sealed.
@@ -106,6 +119,20 @@ impl RxkadSession {
         if self.level == Level::Crypt { &self.key.iv } else { &0 }
     }
 
+    /// Compares header checksums. One of 0, from a peer that sends none, is wrong as well, but in version 1.
+    fn verify(&self, expected: u16, cksum: u16) -> Result<(), RxkadError> {
+        let is_right = expected.ct_eq(&cksum).into();
+        match &self.checksummed {
+            None if is_right => Ok(()),
+            Some(seen) if is_right => {
+                seen.store(true, Ordering::Relaxed);
+                Ok(())
+            }
+            Some(seen) if cksum == 0 && !seen.load(Ordering::Relaxed) => Ok(()),
+            _ => Err(RxkadError::SealedInconsistent),
+        }
+    }
+
     /// Hands over packets whose header checksum is right, up to the first that is not, or that fails.
     fn verify_run(
         &self,
@@ -118,7 +145,7 @@ impl RxkadSession {
                 *block = self.checksum_block(&packet.ids);
             }
             for (packet, block) in group.iter().zip(self.key.cipher.encrypt_lanes(blocks)) {
-                verify(checksum_of(block), packet.cksum)?;
+                self.verify(checksum_of(block), packet.cksum)?;
                 each(packet)?;
             }
         }
@@ -176,7 +203,7 @@ impl Session for RxkadSession {
     }
 
     fn open(&self, packet: &PacketIds, cksum: u16, sealed: Bytes) -> Result<Bytes, AbortCode> {
-        verify(self.checksum(packet), cksum)?;
+        self.verify(self.checksum(packet), cksum)?;
         if self.level == Level::Clear {
             return Ok(sealed);
         }
@@ -225,7 +252,7 @@ impl Session for RxkadSession {
         }
         // One buffer for all: what is delivered are slices of it.
         let mut buffer = Vec::with_capacity(packets.iter().map(|it| it.payload.len()).sum());
-        let mut places = Vec::with_capacity(packets.len());
+        let mut places = SmallVec::<[Range<usize>; LANES]>::with_capacity(packets.len());
         let outcome = self.verify_run(packets, |packet| {
             let start = buffer.len();
             buffer.extend_from_slice(&packet.payload);
@@ -240,6 +267,11 @@ impl Session for RxkadSession {
 
     fn expires(&self) -> Option<(SystemTime, AbortCode)> {
         self.expires.map(|at| (at, RxkadError::Expired.code()))
+    }
+
+    fn brief(&self) -> SecurityBrief {
+        let checks_headers = self.checksummed.is_none();
+        SecurityBrief { expires: self.expires, checks_headers, ..super::class::brief(self.level) }
     }
 }
 
@@ -272,11 +304,6 @@ fn preseq(ids: &ConnectionIds, key: &ReadyKey) -> u64 {
 /// The header's checksum from its encrypted block: 16 bits of it, and never 0, which says that there is none.
 fn checksum_of(block: u64) -> u16 {
     ((block >> 16) as u16).max(1)
-}
-
-/// Compares header checksums. One of 0, from a peer that sends none, is wrong as well.
-fn verify(expected: u16, cksum: u16) -> Result<(), RxkadError> {
-    if expected.ct_eq(&cksum).into() { Ok(()) } else { Err(RxkadError::SealedInconsistent) }
 }
 
 /// Binds a sealed payload to its packet.
@@ -473,6 +500,33 @@ mod tests {
             }
             let none = session.open(&packet, 0, sealed.clone().into());
             assert_eq!(none, Err(RxkadError::SealedInconsistent.code()));
+        }
+    }
+
+    #[test]
+    fn packets_without_a_checksum_are_taken_in_version_1_until_one_comes_that_has_one() {
+        for level in LEVELS {
+            let session = some_session(level).without_checksums();
+            let sealed = |seq| {
+                let mut sealed = Vec::new();
+                let cksum = session.seal(&some_packet(seq), b"some bytes", &mut sealed);
+                (cksum, Bytes::from(sealed))
+            };
+            let refused = Err(RxkadError::SealedInconsistent.code());
+            let open = |seq, cksum: u16| session.open(&some_packet(seq), cksum, sealed(seq).1);
+            let opened = Ok(Bytes::from_static(b"some bytes"));
+            assert_eq!(open(1, 0), opened, "{level}");
+            // A wrong one is none that has come.
+            assert_eq!(open(2, !sealed(2).0), refused, "{level}");
+            let run = [2, 3].map(|seq| {
+                let (_, payload) = sealed(seq);
+                SealedPacket { ids: some_packet(seq), cksum: 0, payload }
+            });
+            assert_eq!(session.open_run(&run, &mut Vec::new()), Ok(()), "{level}");
+            assert!(!session.brief().checks_headers);
+            assert_eq!(open(4, sealed(4).0), opened, "{level}");
+            assert_eq!(open(5, 0), refused, "{level}");
+            assert_eq!(open(5, sealed(5).0), opened, "{level}");
         }
     }
 
