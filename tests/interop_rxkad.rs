@@ -6,7 +6,7 @@
 #[path = "support/openafs.rs"]
 mod openafs;
 
-use openafs::{BOTH_WAYS, Expect, Load, Rig, Server, Table, Way};
+use openafs::{BOTH_WAYS, Expect, Load, Outcome, Rig, Server, Table, Way};
 use openafs::{echo_server, full, number, ours, rig, run, serial};
 
 const LEVELS: [&str; 3] = ["clear", "auth", "crypt"];
@@ -29,10 +29,16 @@ const PARALLEL_SHORT: [(u32, u32); 2] = [(4, 1), (16, 4)];
 
 // What both sides abort with.
 const NO_SUCH_CLASS: i32 = -2;
+const INCONSISTENCY: i32 = 19_270_400;
+const PACKET_SHORT: i32 = 19_270_401;
 const LEVEL_FAIL: i32 = 19_270_402;
+const TICKET_LEN: i32 = 19_270_403;
+const OUT_OF_SEQUENCE: i32 = 19_270_404;
 const BAD_TICKET: i32 = 19_270_407;
 const UNKNOWN_KEY: i32 = 19_270_408;
 const EXPIRED: i32 = 19_270_409;
+const SEALED_INCONSISTENT: i32 = 19_270_410;
+const DATA_LEN: i32 = 19_270_411;
 
 /// The caller's options: what is particular comes behind.
 fn credentials(way: Way, level: &str, key: &str, more: &[&str]) -> Vec<String> {
@@ -200,6 +206,112 @@ fn loss_repeats_and_reordering_are_survived_at_every_level() {
     table.finish();
 }
 
+/// Bits flipped in what rxkad looks at: the header's checksum, the first block of a sealed body, challenges and
+/// responses. Whatever is changed there is seen, and the call ends with a name; what is good arrives whole. What
+/// rxkad does not look at, a checksum of UDP has to keep whole: that is not tried here.
+#[test]
+fn what_is_changed_where_rxkad_looks_is_refused_by_name_and_never_taken_for_data() {
+    const NAMES: [i32; 9] = [
+        INCONSISTENCY,
+        PACKET_SHORT,
+        LEVEL_FAIL,
+        TICKET_LEN,
+        OUT_OF_SEQUENCE,
+        BAD_TICKET,
+        UNKNOWN_KEY,
+        SEALED_INCONSISTENT,
+        DATA_LEN,
+    ];
+    /// OpenAFS's server hands on what its reader of ASN.1 says of a ticket (com_err table asn1 of Heimdal).
+    const ASN1: std::ops::RangeInclusive<i32> = 1_859_794_432..=1_859_794_463;
+    let _one = serial();
+    let Some(rig) = rig() else { return };
+    let mut table = Table::new("rxkad, one datagram in twelve changed where it is checked");
+    let calls = if full() { 60 } else { 15 };
+    for way in BOTH_WAYS {
+        let server = server(rig, way, "clear", AES);
+        for level in ["auth", "crypt"] {
+            for op in ["echo", "sum", "pattern"] {
+                let relay = rig.relay(&server, &["--corrupt-sealed", "8", "--seed", "11"]);
+                let (mut good, mut refused, mut other) =
+                    (0, std::collections::BTreeMap::new(), vec![]);
+                for _ in 0..calls {
+                    let load = load(way, op, 6000, level, AES, &[]).limit_s(40);
+                    match Table::outcome(rig, way, relay.port, &load) {
+                        Outcome::Good => good += 1,
+                        Outcome::Refused(code)
+                            if NAMES.contains(&code)
+                                || (way == Way::OursToOpenAfs && ASN1.contains(&code)) =>
+                        {
+                            *refused.entry(code).or_insert(0) += 1;
+                        }
+                        outcome => other.push(outcome),
+                    }
+                }
+                let changed = number(&relay.stop(), "corrupted").unwrap_or(0);
+                let direction = match way {
+                    Way::OursToOpenAfs => "ours->OpenAFS",
+                    Way::OpenAfsToOurs => "OpenAFS->ours",
+                };
+                let what = format!(
+                    "{direction}, {level}, {op}: {calls} calls, {changed} datagrams changed, {good} whole, refused {refused:?}"
+                );
+                // Nothing would be seen if all went well, or nothing did.
+                let is_tried = good > 0 && !refused.is_empty() && changed > 0;
+                table.check(&what, is_tried && other.is_empty(), &format!("{other:?}"));
+            }
+        }
+        // And the server serves on.
+        table.load(rig, way, server.port, &load(way, "sum", 10_000, "crypt", AES, &[]));
+        server.stop();
+    }
+    table.finish();
+}
+
+/// Version 1 of the handshake: with a relay that takes the checksums from a client's packets, OpenAFS's server asks
+/// our client in it, and ours, told to, OpenAFS's client.
+#[test]
+fn version_1_is_spoken_with_openafs_both_ways() {
+    let _one = serial();
+    let Some(rig) = rig() else { return };
+    let mut table = Table::new("rxkad, version 1, no checksums from the client");
+    for way in BOTH_WAYS {
+        for level in LEVELS {
+            let server = match way {
+                Way::OursToOpenAfs => server(rig, way, level, AES),
+                Way::OpenAfsToOurs => {
+                    let options = ["--security", "rxkad", "--require", "--key", AES, "--version-1"];
+                    echo_server(&[&options[..], &["--minimum-level", level]].concat())
+                }
+            };
+            let relay = rig.relay(&server, &["--no-cksum"]);
+            for op in ["echo", "sum", "pattern"] {
+                for bytes in [0, 1, 20_000, 200_000] {
+                    table.load(rig, way, relay.port, &load(way, op, bytes, level, AES, &[]));
+                }
+                let many = load(way, op, 5_000, level, AES, &[]).parallel(16, 4);
+                table.load(rig, way, relay.port, &many);
+            }
+            // Without the relay all have checksums, and version 2.
+            table.load(rig, way, server.port, &load(way, "sum", 20_000, level, AES, &[]));
+            relay.stop();
+            server.stop();
+        }
+    }
+    // By default ours hears no packet without a checksum.
+    let way = Way::OpenAfsToOurs;
+    let server = server(rig, way, "clear", AES);
+    let relay = rig.relay(&server, &["--no-cksum"]);
+    for level in LEVELS {
+        let load =
+            load(way, "sum", 1000, level, AES, &[]).expect(Expect::Abort(SEALED_INCONSISTENT));
+        table.load(rig, way, relay.port, &load.limit_s(20));
+    }
+    relay.stop();
+    server.stop();
+    table.finish();
+}
+
 #[test]
 fn jumbograms_are_sealed_packet_by_packet() {
     // OpenAFS joins packets that are full to the last byte: at crypt, with a multiple of eight, none is, and
@@ -308,6 +420,30 @@ fn a_wrong_key_on_one_connection_disturbs_no_other() {
                 &format!("{codes:?}"),
             );
         });
+        server.stop();
+    }
+    table.finish();
+}
+
+#[test]
+fn rxdebug_reads_level_expiry_and_traffic_of_our_server() {
+    let _one = serial();
+    let Some(rig) = rig() else { return };
+    let mut table = Table::new("rxdebug at our server with rxkad");
+    for level in LEVELS {
+        let options = ["--security", "rxkad", "--require", "--key", AES, "--debug"];
+        let server = echo_server(&options);
+        let way = Way::OpenAfsToOurs;
+        table.load(rig, way, server.port, &load(way, "sum", 100_000, level, AES, &[]));
+        let port = server.port.to_string();
+        let mut rxdebug = std::process::Command::new("rxdebug");
+        rxdebug.args(["127.0.0.1", &port, "-allconnections", "-long"]);
+        let ran = run(&mut rxdebug, 30);
+        let said: Vec<_> =
+            ran.stdout.lines().map(str::trim).filter(|l| l.contains("rxkad")).collect();
+        let good = said.iter().any(|l| l.contains(&format!("level {level}")));
+        let good = good && ran.stdout.contains("authenticated");
+        table.check(&format!("{level}: {}", said.join("; ")), good, &format!("{ran:?}"));
         server.stop();
     }
     table.finish();

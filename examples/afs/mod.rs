@@ -15,10 +15,12 @@ use std::error::Error;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
+use rand::TryRngCore;
+use rand::rngs::OsRng;
 use rxrpc::security::rxkad::Token;
 use rxrpc::security::rxkad::keys::ServerKeys;
 use rxrpc::security::rxkad::keys::ccache::Ccache;
-use rxrpc::security::{Level, Principal, rxkad_client};
+use rxrpc::security::{Entropy, Level, Principal, rxkad_client};
 use rxrpc::{CallOptions, ConnectOptions};
 
 pub type Problem = Box<dyn Error>;
@@ -82,7 +84,10 @@ impl Arguments {
         let (name, cell) = whom.split_once('@').unwrap_or((whom, ""));
         let client = Principal { name: name.into(), instance: "".into(), cell: cell.into() };
         let hour = Duration::from_secs(3600);
-        Ok(ServerKeys::load(file)?.print_token(&client, now, hour, &rand::random())?)
+        // The session key is made of it: from nobody but the operating system.
+        let mut entropy = Entropy::default();
+        OsRng.try_fill_bytes(&mut entropy)?;
+        Ok(ServerKeys::load(file)?.print_token(&client, now, hour, &entropy)?)
     }
 
     /// How to connect: as who, and with how much encryption.

@@ -4,11 +4,16 @@
 
     udpmangle.py --listen ADDR:PORT --to ADDR:PORT [--drop P] [--dup P]
                  [--reorder P] [--delay MS] [--jitter MS] [--corrupt P]
-                 [--mtu BYTES] [--seed N] [--dir both|up|down] [--verbose]
+                 [--mtu BYTES] [--no-cksum] [--corrupt-sealed P]
+                 [--seed N] [--dir both|up|down] [--verbose]
 
 Port 0 takes a free one; the line `ready` names it.
 Stands between an Rx client and an Rx server where the kernel has no netem.
-P are percentages per datagram. Each client address gets a socket of its own
+P are percentages per datagram. --no-cksum makes of the client's DATA packets
+those of a client that knows of no header checksums. --corrupt flips a bit
+anywhere in a datagram; --corrupt-sealed one in what rxkad's checks cover:
+the checksum of a DATA packet's header, or the first 8 bytes of its body, or
+anywhere in a CHALLENGE's or RESPONSE's. Each client address gets a socket of its own
 towards the server, so several clients may use one relay. Runs until killed;
 prints totals as one JSON line when it gets SIGTERM or SIGINT. With the same
 seed and the same order of datagrams it does the same things.
@@ -33,9 +38,10 @@ def main():
     ap = argparse.ArgumentParser()
     ap.add_argument("--listen", type=address, required=True)
     ap.add_argument("--to", type=address, required=True)
-    for name in ("drop", "dup", "reorder", "corrupt", "delay", "jitter"):
+    for name in ("drop", "dup", "reorder", "corrupt", "corrupt-sealed", "delay", "jitter"):
         ap.add_argument("--" + name, type=float, default=0)
     ap.add_argument("--mtu", type=int, default=0, help="drop larger datagrams")
+    ap.add_argument("--no-cksum", action="store_true", help="clear the header checksum of what goes up")
     ap.add_argument("--seed", type=int, default=1)
     ap.add_argument("--dir", choices=("both", "up", "down"), default="both")
     ap.add_argument("--verbose", action="store_true")
@@ -72,6 +78,8 @@ def main():
         count["largest_" + way] = max(count["largest_" + way], len(data))
         note = []
         copies = 1
+        if a.no_cksum and way == "up" and len(data) >= 28 and data[20] == 1:
+            data = data[:24] + bytes(2) + data[26:]
         wait = a.delay / 1000
         if a.dir in ("both", way):
             if a.mtu and len(data) > a.mtu:
@@ -94,6 +102,12 @@ def main():
                 count["corrupted"] += 1
                 note.append("corrupted")
                 i = rng.randrange(len(data))
+                data = data[:i] + bytes([data[i] ^ (1 << rng.randrange(8))]) + data[i + 1:]
+            if copies and hit(a.corrupt_sealed) and len(data) > 28 and data[20] in (1, 6, 7):
+                count["corrupted"] += 1
+                note.append("corrupted")
+                places = [24, 25, *range(28, min(36, len(data)))] if data[20] == 1 else range(28, len(data))
+                i = rng.choice(places)
                 data = data[:i] + bytes([data[i] ^ (1 << rng.randrange(8))]) + data[i + 1:]
             if a.jitter:
                 wait += rng.random() * a.jitter / 1000

@@ -340,6 +340,17 @@ pub enum Expect {
     Abort(i32),
 }
 
+/// What came of one load.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// All went well.
+    Good,
+    /// The call was ended with this code.
+    Refused(i32),
+    /// Anything else: wrong content, no end.
+    Other(String),
+}
+
 /// One line of the matrix: `calls` calls of an operation of service 147, `parallel` at once.
 #[derive(Clone)]
 pub struct Load {
@@ -477,6 +488,26 @@ impl Table {
         }
         let what = (load.op, load.bytes, load.parallel, load.connections);
         self.row(way, what, options.trim(), &ran, good);
+    }
+
+    /// Runs one load, and says what came of it; nothing is printed.
+    pub fn outcome(rig: &Rig, way: Way, port: u16, load: &Load) -> Outcome {
+        let (ran, good) = attempt(rig, way, port, load);
+        let json = ran.json();
+        let code = match way {
+            _ if good => return Outcome::Good,
+            // A code is no such small number as how many calls failed, and when.
+            Way::OursToOpenAfs => field(json, "error").and_then(|error| {
+                let mut words = error.split(|c: char| !c.is_ascii_digit() && c != '-');
+                words.by_ref().flat_map(str::parse).find(|code: &i32| !(0..10_000).contains(code))
+            }),
+            Way::OpenAfsToOurs if number(json, "bad_content") > Some(0) => None,
+            Way::OpenAfsToOurs => number(json, "last_error").map(|code| code as i32),
+        };
+        match code {
+            Some(code) if ran.code == Some(3) => Outcome::Refused(code),
+            _ => Outcome::Other(ran.trouble()),
+        }
     }
 
     /// Runs one load, and says whether it went as expected; nothing is printed.
