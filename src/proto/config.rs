@@ -73,7 +73,9 @@ pub struct CallConfig {
     /// Silence of the peer after which a call is dead: above zero, at least 6 s in the field
     /// (rx-calls.md 9.1).
     pub dead_timeout: Duration,
-    /// Whether a call that sends nothing for a sixth of `dead_timeout` sends a PING.
+    /// Whether a call that sends nothing for a sixth of `dead_timeout` sends a PING. Off: nobody asks again for
+    /// what was lost while both sides wait, an ACK that opens the window or the proof of an address, and the call
+    /// is dead then (rx-flow.md 4).
     pub keepalive: bool,
     /// How long an application may wait for data or for window space while the peer is alive; `None` = for
     /// ever. Not below `dead_timeout`.
@@ -91,6 +93,9 @@ pub struct CallConfig {
     pub abort_burst: u32,
     /// Least time between identical aborts after that. Zero: no throttle.
     pub abort_interval: Duration,
+    /// Unlikely choices of channels in a simulation. None by default.
+    #[cfg(feature = "testkit")]
+    pub choices: crate::testkit::ChoiceOptions,
 }
 
 impl Default for CallConfig {
@@ -119,6 +124,8 @@ impl Default for CallConfig {
             reach_ping_interval: Duration::from_secs(2),
             abort_burst: 10,
             abort_interval: Duration::from_secs(3),
+            #[cfg(feature = "testkit")]
+            choices: Default::default(),
         }
     }
 }

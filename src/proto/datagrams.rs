@@ -89,6 +89,13 @@ impl Datagrams {
         len
     }
 
+    /// The datagram begun last does not leave.
+    pub fn abandon(&mut self) {
+        if let Some(start) = self.open.take() {
+            self.bytes.truncate(start);
+        }
+    }
+
     /// Room for `bytes` more, in one allocation.
     pub fn reserve(&mut self, bytes: usize) {
         self.bytes.reserve(bytes);

@@ -3,6 +3,8 @@
 //! In-order packets leave at once to the application's queue; `consumed` moves when the application gives
 //! credit back, so the upper edge is what bounds memory. The edge never moves back: no promise is withdrawn.
 
+mod unlikely;
+
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::choices::Unlikely;
 use super::{Channel, ChannelOutput, Received};
 use crate::proto::call::{AckRefused, Acked, Progress};
 use crate::proto::path::DATAGRAM_MIN;
@@ -52,8 +53,11 @@ impl Channel {
         let Some(call) = &mut self.call else { return Serial::NONE };
         let mut sacks = std::mem::take(&mut out.scratch.sacks);
         sacks.clear();
-        let described = call.receive.describe(&mut sacks);
+        let mut described = call.receive.describe(&mut sacks);
         call.receive.note_described(now);
+        if self.choices.take(Unlikely::ShrinkWindow) {
+            described.window = call.receive.shrink_window(described.first);
+        }
         call.ack.clear();
         call.timers.last_sent = now;
         call.closed_by_ack = call.receive.is_complete();
@@ -293,6 +297,9 @@ impl Channel {
         }
         if anew || call.timers.probe.is_none() {
             call.arm_probe(now, extra);
+            if self.choices.take(Unlikely::LateTimerFirst) {
+                call.timers.probe = None;
+            }
         }
     }
 
@@ -330,7 +337,11 @@ impl Channel {
         let start = buffer.len() - HEADER_LEN;
         ack.encode(buffer);
         buffer.resize(buffer.len().max(start + len), 0);
-        out.datagrams.finish();
+        if self.choices.take(Unlikely::LoseSend) {
+            out.datagrams.abandon();
+        } else {
+            out.datagrams.finish();
+        }
         header.serial
     }
 }

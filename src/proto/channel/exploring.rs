@@ -175,6 +175,7 @@ impl Hash for Channel {
             told_before,
             // Told to whoever asks, and else without effect.
             sealed: _,
+            choices: _,
         } = self;
         (role, epoch, cid, security_index, service_id, serials.peek()).hash(hasher);
         (matches!(security, Security::Pending), needs_reach, hint, memory).hash(hasher);

@@ -7,6 +7,7 @@
 //! the inputs over one at a time, which is all that the order of a channel needs (rx-race.md 4).
 
 mod acks;
+mod choices;
 mod client;
 mod deadlines;
 #[cfg(feature = "testkit")]
@@ -26,6 +27,7 @@ use bytes::Bytes;
 pub use memory::{ChannelMemory, LastEnd};
 pub use output::{ChannelOutput, ChannelToConnection, Incoming, Notice, Pieces};
 
+use self::choices::Choices;
 use super::call::{Call, CallState, Spare, TurnState};
 use super::config::CallConfig;
 use super::connection::ConnectionToChannel;
@@ -168,6 +170,8 @@ pub struct Channel {
     /// And before that.
     told_before: Holding,
     sealed: SealedTraffic,
+    /// Which of the legal ways it goes, where there are several.
+    choices: Choices,
 }
 
 /// What was opened and sealed on a channel, for DEBUG answers; each counter wraps.
@@ -186,10 +190,15 @@ pub struct SealedTraffic {
 impl Channel {
     /// An idle channel.
     pub fn new(setup: ChannelSetup, now: Instant) -> Channel {
+        let cid = setup.cid.with_channel(setup.index);
+        #[cfg(feature = "testkit")]
+        let choices = Choices::new(&setup.config.choices, setup.role, setup.epoch, cid);
+        #[cfg(not(feature = "testkit"))]
+        let choices = Choices;
         Channel {
             role: setup.role,
             epoch: setup.epoch,
-            cid: setup.cid.with_channel(setup.index),
+            cid,
             security_index: setup.security_index,
             service_id: setup.service_id,
             config: setup.config,
@@ -211,6 +220,7 @@ impl Channel {
             told: Holding::default(),
             told_before: Holding::default(),
             sealed: SealedTraffic::default(),
+            choices,
         }
     }
 

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::choices::Unlikely;
 use super::output::OpenScratch;
 use super::transmit::SEQ_MAX;
 use super::{Channel, ChannelOutput, LastEnd, Notice, Received, Security};
@@ -49,6 +50,9 @@ impl Channel {
         let had_accepted = call.receive.has_accepted();
         let is_last = header.flags.has(Flags::LAST_PACKET);
         call.receive.note_arrival(now, seq);
+        if call.receive.has_held() && self.choices.take(Unlikely::ForgetHeld) {
+            call.receive.forget_held();
+        }
         let offer = if seq.0 > SEQ_MAX {
             Offer::Beyond
         } else {
@@ -66,6 +70,10 @@ impl Channel {
                 }
                 if call.receive.is_complete() {
                     call.ack.received_last(now, self.config.delayed_ack);
+                } else if self.choices.take(Unlikely::DelayAck) {
+                    call.ack.delay(now + self.config.delayed_ack);
+                } else if self.choices.take(Unlikely::AckAtOnce) {
+                    call.ack.demand(AckReason::Idle, serial);
                 } else {
                     call.ack.received_in_order(serial, now, self.config.delayed_ack);
                 }

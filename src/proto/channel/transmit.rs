@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::choices::Unlikely;
 use super::{Channel, ChannelOutput, Security};
 use crate::proto::call::{Call, CallState, PACE_INTERVAL};
 use crate::proto::event::{self, ResendCause};
@@ -28,7 +29,7 @@ impl Channel {
         if !self.may_transmit() {
             return;
         }
-        let payload_max = self.plain_max();
+        let mut payload_max = self.plain_max();
         let rto = {
             let extra = self.rto_extra();
             let Some(call) = &self.call else { return };
@@ -40,6 +41,9 @@ impl Channel {
             && cause == ResendCause::Nacked
         {
             call.congestion.on_idle();
+        }
+        if call.send.has_unsent(payload_max) && self.choices.take(Unlikely::SplitWrite) {
+            payload_max = payload_max.div_ceil(2);
         }
         let mut limit = call.send.limit();
         if cause == ResendCause::WindowProbe {
@@ -246,7 +250,11 @@ impl Channel {
         }
         let datagram_len = out.datagrams.open_len();
         let may_fragment = self.may_fragment(datagram_len);
-        out.datagrams.finish_as(may_fragment);
+        if self.choices.take(Unlikely::LoseSend) {
+            out.datagrams.abandon();
+        } else {
+            out.datagrams.finish_as(may_fragment);
+        }
         let Some(call) = &mut self.call else { return };
         for &seq in packets {
             if let Some(sent) = call.send.packet_mut(seq) {
@@ -303,6 +311,9 @@ impl Channel {
             call.timers.retransmit = Some(now + call.rtt.rto(&self.config, extra));
         }
         call.arm_probe(now, extra);
+        if self.choices.take(Unlikely::LateTimerFirst) {
+            call.timers.probe = None;
+        }
         // The reply's DATA acknowledges the request.
         if role == Role::Server {
             call.ack.clear();
