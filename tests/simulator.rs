@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use rxrpc::testkit::world::{Plan, Wiring, check, play};
+use rxrpc::testkit::world::{Plan, Sabotage, Wiring, check, check_plan, play};
+use rxrpc::testkit::{ChoiceOptions, taken};
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -44,4 +45,42 @@ fn one_seed() {
         }
     }
     run(seed, 1, |_| true);
+}
+
+/// A choice that no seed ever takes would be a test that cannot fail.
+#[test]
+fn every_unlikely_choice_is_taken() {
+    taken();
+    for seed in 0..60 {
+        let mut plan = Plan::drawn(seed);
+        let choices = ChoiceOptions::all(seed, 4);
+        plan.config.client.call.keepalive = true;
+        plan.config.server.call.keepalive = true;
+        plan.config.client.call.choices = choices;
+        plan.config.server.call.choices = choices;
+        if let Err(report) = check_plan(&plan, seed % 10 == 0) {
+            panic!("{report}");
+        }
+    }
+    let counts = taken();
+    println!("{counts:?}");
+    assert!(counts.iter().all(|(_, count)| *count > 0), "{counts:?}");
+}
+
+/// A mistake that only a lost packet brings to light is found among many calls, and shown in a few packets.
+#[test]
+fn a_failure_is_shown_in_few_packets() {
+    let broken = |seed| Plan { sabotage: Some(Sabotage::ResentDataDiffers), ..Plan::drawn(seed) };
+    let fails = |plan: &Plan| play(plan, Wiring::Core, true);
+    let big = (0..200).map(broken).find(|plan| {
+        let outcome = fails(plan);
+        plan.calls.len() > 8 && outcome.violation.is_some() && outcome.packets() > 50
+    });
+    let big = big.expect("a seed with many calls, in which something is lost");
+    let report = check_plan(&big, false).expect_err("resent DATA is not what was sent");
+    println!("{} packets before:\n{report}", fails(&big).packets());
+    let (_, packets) = report.split_once(" faults, ").expect("the report says how small it is");
+    let packets: usize = packets.split(' ').next().expect("a word").parse().expect("a number");
+    assert!(packets <= 8, "{report}");
+    assert!(report.contains("is not what was sent") && report.contains("RXRPC_SIM_SEED="));
 }

@@ -2,10 +2,12 @@
 //! faults, then arrivals by link, then applications by call. One thing at a time, and all that it causes,
 //! before the next.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::book::Book;
+use super::hostile::HostilePlan;
 use super::link::LinkOptions;
 use super::net::{Arrival, World};
 use super::plan::{FaultKind, HostIndex, Plan};
@@ -38,23 +40,28 @@ pub(super) enum Event {
 
 /// See the module.
 pub(super) struct Agenda {
-    faults: std::collections::VecDeque<(Duration, Change)>,
+    plan: Rc<Plan>,
+    faults: VecDeque<(Duration, Change)>,
     due: BTreeSet<(Duration, Due)>,
     last_begin: Duration,
     over_at: Duration,
-    addresses: Vec<std::net::SocketAddr>,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Change {
     Fault(FaultKind),
+    Hostile(HostilePlan),
     AllWell,
 }
 
 impl Agenda {
-    pub fn new(plan: &Plan) -> Agenda {
+    pub fn new(plan: &Rc<Plan>) -> Agenda {
         let faults = plan.faults.iter().map(|fault| (fault.at, Change::Fault(fault.what)));
-        let mut faults: std::collections::VecDeque<_> = faults.collect();
+        let hostile = plan.hostile.iter().map(|it| (it.at, Change::Hostile(*it)));
+        let mut faults: Vec<(Duration, Change)> = faults.chain(hostile).collect();
+        // What is due at one time stays in order: faults before harm.
+        faults.sort_by_key(|(at, _)| *at);
+        let mut faults = VecDeque::from(faults);
         let restarts = plan.hosts().map(|host| Change::Fault(FaultKind::Restart(host)));
         faults.extend(restarts.map(|change| (plan.faults_end, change)));
         faults.push_back((plan.faults_end, Change::AllWell));
@@ -68,8 +75,7 @@ impl Agenda {
             }
         }
         let over_at = plan.faults_end.max(last_begin) + plan.patience;
-        let addresses = plan.hosts().map(|host| plan.address(host)).collect();
-        Agenda { faults, due, last_begin, over_at, addresses }
+        Agenda { plan: plan.clone(), faults, due, last_begin, over_at }
     }
 
     pub fn wake_at(&mut self, at: Duration, key: WakeKey) {
@@ -115,17 +121,22 @@ impl Agenda {
     /// Whether all is over; if time is over first, somebody is to blame.
     pub fn is_over(&self, book: &Book) -> bool {
         let now = book.world.now();
+        let is_quiet = self.faults.is_empty() && now >= self.last_begin;
+        // First: what ends by a timer of the actors alone is not looked at before the very end.
+        if is_quiet && book.open() == 0 && book.serving() == 0 {
+            return true;
+        }
         if now >= self.over_at {
             book.blame_unfinished();
             return true;
         }
-        let is_quiet = self.faults.is_empty() && now >= self.last_begin;
-        is_quiet && book.open() == 0 && book.serving() == 0
+        false
     }
 
     fn change(&self, world: &World, change: Change) -> Option<Event> {
-        let at = |host: HostIndex| self.addresses[host];
+        let at = |host: HostIndex| self.plan.address(host);
         match change {
+            Change::Hostile(hostile) => world.harm(&self.plan, &hostile),
             Change::AllWell => world.set_all_links(LinkOptions::default()),
             Change::Fault(FaultKind::Link(from, to, options)) => {
                 world.set_link(at(from), at(to), options);
@@ -141,9 +152,6 @@ impl Agenda {
     }
 }
 
-fn pop_due(
-    faults: &mut std::collections::VecDeque<(Duration, Change)>,
-    now: Duration,
-) -> Option<(Duration, Change)> {
+fn pop_due(faults: &mut VecDeque<(Duration, Change)>, now: Duration) -> Option<(Duration, Change)> {
     if faults.front()?.0 <= now { faults.pop_front() } else { None }
 }

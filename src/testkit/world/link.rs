@@ -123,15 +123,18 @@ impl Link {
 
     /// What becomes of a datagram of `len` bytes that is sent at `now`: when its copies arrive, or why not.
     /// Each stream is drawn from once a datagram, whatever the options: a changed option changes no other.
+    /// `by_name` = whether it is lost, if that is said of each datagram.
     pub fn send(
         &mut self,
         now: Duration,
         len: usize,
         may_fragment: bool,
+        by_name: Option<bool>,
         arrivals: &mut Vec<Duration>,
     ) -> Fate {
         let options = self.options;
-        let is_lost = self.loses();
+        let by_chance = self.loses();
+        let is_lost = by_name.unwrap_or(by_chance);
         let jitter = scaled(options.jitter, self.jitter.draw());
         let comes_twice = self.duplicates.chance(options.duplicated);
         let second_jitter =
@@ -202,7 +205,7 @@ mod tests {
         (0..count)
             .map(|_| {
                 let mut arrivals = Vec::new();
-                (link.send(Duration::ZERO, 100, false, &mut arrivals), arrivals)
+                (link.send(Duration::ZERO, 100, false, None, &mut arrivals), arrivals)
             })
             .collect()
     }

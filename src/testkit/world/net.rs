@@ -3,7 +3,7 @@
 //! Knows datagrams and time, and hands each datagram to whoever is there; what stands at an address, actors or
 //! a bare core or a script, is none of its business. Time is told, or is Tokio's.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,12 +12,15 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::hostile::{self, HostilePlan};
 use super::link::{Fate, Link, LinkOptions, whole_ms};
+use super::plan::{Plan, Sabotage};
 use super::random::{Seed, Stream};
 use super::referee::Referee;
 use super::trace::{Entry, Trace, What, ladder};
 use crate::net::{Incoming, Network, NetworkSource, PathError, Transmit, network_source};
 use crate::testkit::states;
+use crate::wire::{CallNumber, Cid, Epoch, HEADER_LEN, Header, PacketType, Seq};
 
 /// A world. Clones are the same world.
 #[derive(Clone, Debug)]
@@ -67,6 +70,11 @@ struct State {
     activity: u64,
     mover: Option<Waker>,
     arrivals: Vec<Duration>,
+    /// What was sent lately, where somebody means harm.
+    memory: Option<hostile::Memory>,
+    harms: u64,
+    lost: Option<BTreeSet<(SocketAddr, SocketAddr, u64)>>,
+    sabotage: Option<Saboteur>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -115,6 +123,10 @@ impl World {
                 activity: 0,
                 mover: None,
                 arrivals: Vec::new(),
+                memory: None,
+                harms: 0,
+                lost: None,
+                sabotage: None,
             })),
         }
     }
@@ -274,6 +286,38 @@ impl World {
         }
     }
 
+    /// What a plan says of hosts and links, once and for all.
+    pub(super) fn prepare(&self, plan: &Plan) {
+        let mut state = self.state();
+        state.default_link = plan.link;
+        state.reports_unreachable = plan.reports_unreachable;
+        state.lost = plan.lost_by_address();
+        state.sabotage = plan.sabotage.map(|what| Saboteur { what, seen: HashSet::new() });
+        if !plan.hostile.is_empty() {
+            state.memory = Some(hostile::Memory::default());
+            // He hears what is sent to him.
+            let own = state.hosts.entry(hostile::own_address()).or_default();
+            own.is_up = true;
+        }
+    }
+
+    /// Somebody means harm. It comes a millisecond later, whatever links are like.
+    pub(super) fn harm(&self, plan: &Plan, hostile: &HostilePlan) {
+        let mut state = self.state();
+        let now = state.now();
+        let to = plan.address(hostile.to);
+        let Some((from, datagram)) =
+            state.memory.as_ref().and_then(|memory| memory.act(now, plan, hostile))
+        else {
+            return;
+        };
+        state.harms += 1;
+        let number = u64::MAX - state.harms;
+        let at = now + Duration::from_millis(1);
+        state.flights.insert((at, from, to, number, 0), Arrival::Datagram { from, to, datagram });
+        state.note_world(format!("harm for {to} in the name of {from}: {:?}", hostile.what));
+    }
+
     /// When something arrives next.
     pub fn next_arrival(&self) -> Option<Duration> {
         self.state().flights.first_key_value().map(|(key, _)| key.0)
@@ -412,10 +456,18 @@ impl State {
         let now = self.now();
         self.posted += 1;
         let mut arrivals = std::mem::take(&mut self.arrivals);
+        let datagram = match &mut self.sabotage {
+            Some(saboteur) => saboteur.pass(from, datagram),
+            None => datagram,
+        };
+        let number = self.link(from, to).sent;
+        let is_lost = self.lost.as_ref().map(|lost| lost.contains(&(from, to, number)));
+        if let Some(memory) = &mut self.memory {
+            memory.note(now, from, to, &datagram);
+        }
         let link = self.link(from, to);
-        let number = link.sent;
         link.sent += 1;
-        let fate = link.send(now, datagram.len(), may_fragment, &mut arrivals);
+        let fate = link.send(now, datagram.len(), may_fragment, is_lost, &mut arrivals);
         if fate == Fate::Arrives && link.is_clogged {
             link.clogged.push((now, datagram.clone()));
             arrivals.clear();
@@ -483,6 +535,33 @@ impl State {
             let at = now + Duration::from_millis(1);
             self.flights
                 .insert((at, about, to, number, u64::MAX), Arrival::Unreachable { to, about });
+        }
+    }
+}
+
+/// Makes the mistake of a plan.
+#[derive(Debug)]
+struct Saboteur {
+    what: Sabotage,
+    seen: HashSet<(SocketAddr, Epoch, Cid, CallNumber, Seq)>,
+}
+
+impl Saboteur {
+    fn pass(&mut self, from: SocketAddr, datagram: Bytes) -> Bytes {
+        let Some(header) = Header::decode(&datagram) else { return datagram };
+        if header.packet_type != PacketType::Data || datagram.len() == HEADER_LEN {
+            return datagram;
+        }
+        let key = (from, header.epoch, header.cid, header.call_number, header.seq);
+        match self.what {
+            Sabotage::ResentDataDiffers if !self.seen.insert(key) => {
+                let mut bytes = datagram.to_vec();
+                if let Some(last) = bytes.last_mut() {
+                    *last ^= 1;
+                }
+                bytes.into()
+            }
+            Sabotage::ResentDataDiffers => datagram,
         }
     }
 }

@@ -1,13 +1,17 @@
 //! What happens in a simulation, before it happens: who calls whom with what, what the network does when, how
 //! the endpoints are set. A plan is a value, so that it can be drawn from a seed, printed, and shrunk.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::hostile::{self, HostilePlan};
 use super::link::{LinkOptions, Loss};
 use super::random::{Seed, Stream, mix};
+use super::shrink::Nth;
 use crate::proto::config::{CallConfig, EndpointConfig};
 use crate::proto::router::Identity;
+use crate::testkit::{ChoiceOptions, Unlikely};
 use crate::wire::{AbortCode, Cid, Epoch};
 
 /// A host of a plan: clients first, then servers.
@@ -34,6 +38,12 @@ pub struct Plan {
     pub link: LinkOptions,
     /// Single faults, in the order of time.
     pub faults: Vec<Fault>,
+    /// What somebody does who means harm, in the order of time.
+    pub hostile: Vec<HostilePlan>,
+    /// Which datagrams links lose, whatever their options say; `None` = as these say.
+    pub lost: Option<Vec<Nth>>,
+    /// A mistake that hosts make on purpose, to see it found.
+    pub sabotage: Option<Sabotage>,
     /// When all faults end.
     pub faults_end: Duration,
     /// Within this time after the end of faults, everything must have ended.
@@ -68,6 +78,13 @@ pub enum FaultKind {
     Crash(HostIndex),
     /// And lives again, knowing nothing.
     Restart(HostIndex),
+}
+
+/// See [`Plan::sabotage`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sabotage {
+    /// A DATA packet that is sent again has another last byte.
+    ResentDataDiffers,
 }
 
 /// One call.
@@ -123,10 +140,20 @@ impl Plan {
         let clients = hosts.pick(&[1, 1, 1, 2, 3]);
         let servers = hosts.pick(&[1, 1, 1, 2]);
         let faults_end = Duration::from_millis(of("plan end").between(500, 40_000));
-        let config = drawn_config(&mut of("plan config"));
+        let mut config = drawn_config(&mut of("plan config"));
+        let mut choices = drawn_choices(seed, &mut of("plan choices"));
+        if !config.server.call.keepalive {
+            // Who only waits is not told again what was lost (see `CallConfig::keepalive`).
+            choices.one_in[Unlikely::LoseSend as usize] = 0;
+        }
+        config.client.call.choices = choices;
+        config.server.call.choices = choices;
         let link = drawn_link(&mut of("plan link"));
         let faults = drawn_faults(seed, clients, clients + servers, faults_end);
         let calls = drawn_calls(&mut of("plan calls"), clients, servers, faults_end);
+        let first_calls = calls.iter().filter(|call| !call.must_be_good);
+        let spread = first_calls.map(|call| call.at).max().unwrap_or_default();
+        let hostile = hostile::drawn(seed, clients, clients + servers, spread, faults_end);
         Plan {
             seed,
             clients,
@@ -137,6 +164,9 @@ impl Plan {
             reports_unreachable: hosts.chance(0.3),
             link,
             faults,
+            hostile,
+            lost: None,
+            sabotage: None,
             faults_end,
             patience: Duration::from_secs(200),
             calls,
@@ -150,6 +180,12 @@ impl Plan {
         } else {
             SocketAddr::from(([10, 0, 1, 1 + (host - self.clients) as u8], 7000))
         }
+    }
+
+    /// Which datagrams are lost by name, by addresses.
+    pub(super) fn lost_by_address(&self) -> Option<BTreeSet<(SocketAddr, SocketAddr, u64)>> {
+        let lost = self.lost.as_ref()?.iter();
+        Some(lost.map(|(from, to, nth)| (self.address(*from), self.address(*to), *nth)).collect())
     }
 
     /// All hosts.
@@ -268,6 +304,17 @@ fn drawn_config(stream: &mut Stream) -> EndpointConfig {
         config.server.server_idle = ms(stream.pick(&[50_000, 100_000]));
     }
     config
+}
+
+/// In half of the seeds none; else each with a chance of its own.
+fn drawn_choices(seed: u64, stream: &mut Stream) -> ChoiceOptions {
+    let mut choices = ChoiceOptions { seed, ..ChoiceOptions::default() };
+    if stream.chance(0.5) {
+        for one_in in &mut choices.one_in {
+            *one_in = stream.pick(&[0, 0, 2, 8, 50]) as u32;
+        }
+    }
+    choices
 }
 
 fn drawn_link(stream: &mut Stream) -> LinkOptions {

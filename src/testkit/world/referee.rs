@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::hostile;
 use crate::wire::{Cid, Epoch, Header, Packet, PacketType, Payload, Seq, Serial, Trailer};
 
 /// A sender, and a connection or channel of it.
@@ -44,6 +45,11 @@ pub(super) struct Referee {
     is_busy_wrong: bool,
     /// After this time a server may have forgotten a connection.
     server_idle: Duration,
+    /// Bytes from, and to, the address where nobody is, by host: at most so many times as much goes there.
+    unproved: HashMap<SocketAddr, (u64, u64)>,
+    amplification_max: Option<u32>,
+    /// First packets of a connection that may be lost before they are seen here.
+    lost_first_max: u32,
     violation: Option<String>,
 }
 
@@ -59,6 +65,16 @@ impl Referee {
         self.initial_window = initial_window;
         self.server_idle = server_idle;
         self.is_busy_wrong = is_busy_wrong;
+    }
+
+    /// To an address that has not proved itself go at most so many times the bytes that came from it.
+    pub fn set_amplification(&mut self, amplification_max: Option<u32>) {
+        self.amplification_max = amplification_max;
+    }
+
+    /// Senders lose so many packets at the most, of one connection.
+    pub fn set_lost_first(&mut self, lost_first_max: u32) {
+        self.lost_first_max = lost_first_max;
     }
 
     pub fn violation(&self) -> Option<&str> {
@@ -88,6 +104,13 @@ impl Referee {
         if header.packet_type == PacketType::Version || header.packet_type == PacketType::Debug {
             return;
         }
+        if to == hostile::nobodys_address() {
+            self.check_amplification(from, datagram.len());
+        }
+        if hostile::is_his(header.epoch) {
+            // He keeps no rules, so that none holds for what he is answered.
+            return;
+        }
         let times = self.check_serial(now, life, from, to, &header);
         if header.packet_type == PacketType::Busy && self.is_busy_wrong {
             self.blame(|| format!("{from} answered call {} with BUSY", header.call_number));
@@ -110,6 +133,9 @@ impl Referee {
     }
 
     pub fn arrived(&mut self, from: SocketAddr, to: SocketAddr, datagram: &[u8]) {
+        if from == hostile::nobodys_address() {
+            self.unproved.entry(to).or_default().0 += datagram.len() as u64;
+        }
         let Ok(Packet { header, payload: Payload::Ack(ack) }) = Packet::decode(datagram) else {
             return;
         };
@@ -122,6 +148,16 @@ impl Referee {
         let known = self.directions.entry(direction).or_default();
         // A window of 0 is probed with one packet.
         known.limit = known.limit.max(ack.first_packet.0.saturating_add(window.max(1)));
+    }
+
+    fn check_amplification(&mut self, host: SocketAddr, len: usize) {
+        let Some(times) = self.amplification_max else { return };
+        let (came, went) = self.unproved.entry(host).or_default();
+        *went += len as u64;
+        if *went > *came * u64::from(times) {
+            let text = format!("{host} sent {went} bytes to an unproved address, for {came}");
+            self.blame(|| text);
+        }
     }
 
     /// How often the sender has begun to know the connection.
@@ -137,10 +173,13 @@ impl Referee {
             return 0;
         }
         let server_idle = self.server_idle;
+        let lost_first_max = self.lost_first_max;
         let party = (from, to, header.epoch, header.cid.connection());
         let known = self.connections.entry(party).or_default();
         let is_forgotten = !header.is_from_client() && now - known.began >= server_idle;
-        if known.life != life || (header.serial == Serial(1) && is_forgotten) {
+        let begins = header.serial == Serial(1)
+            || (header.serial.0 <= 1 + lost_first_max && !header.serial.after(known.last));
+        if known.life != life || (begins && is_forgotten) {
             *known = Knowledge { last: Serial(0), life, began: now, times: known.times + 1 };
         }
         let (last, times) = (known.last, known.times);

@@ -7,8 +7,10 @@ use super::clock::in_system;
 use super::core::Cores;
 use super::net::World;
 use super::plan::Plan;
-use super::trace::Entry;
+use super::shrink::shrink;
+use super::trace::{Entry, What};
 use super::tree;
+use crate::testkit::Unlikely;
 
 /// How a plan is played.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +34,13 @@ pub struct Outcome {
     pub violation: Option<String>,
     /// What happened, if it was to be kept.
     pub entries: Vec<Entry>,
+}
+
+impl Outcome {
+    /// Datagrams that were sent, of those that were kept.
+    pub fn packets(&self) -> usize {
+        self.entries.iter().filter(|entry| matches!(entry.what, What::Sent { .. })).count()
+    }
 }
 
 /// Plays a plan. `keeps` = with all that happened.
@@ -59,13 +68,17 @@ pub fn play(plan: &Plan, wiring: Wiring, keeps: bool) -> Outcome {
 }
 
 fn prepare(plan: &Plan, world: &World) {
-    world.set_default_link(plan.link);
-    world.set_reports_unreachable(plan.reports_unreachable);
+    world.prepare(plan);
     let call = &plan.config.server.call;
     world.with_referee(|referee| {
         // A connection whose client has proved nothing goes sooner.
         let idle = plan.config.server.server_idle.min(call.dead_timeout);
         referee.set_rules(call.send_window_initial_packets, call.takeover, idle);
+        referee.set_amplification(plan.config.amplification_max);
+        if call.choices.one_in[Unlikely::LoseSend as usize] > 0 {
+            // Two in each of four channels.
+            referee.set_lost_first(8);
+        }
     });
 }
 
@@ -85,9 +98,17 @@ fn outcome(world: &World) -> Outcome {
 /// # Errors
 /// A rule is broken, or two plays of one seed differ.
 pub fn check(seed: u64, both: bool) -> Result<(), String> {
-    let plan = Plan::drawn(seed);
-    let Some(why) = fault_of(&plan, both) else { return Ok(()) };
-    Err(report(&plan, both, &why))
+    check_plan(&Plan::drawn(seed), both)
+}
+
+/// As [`check`], of any plan. The report begins with what is wrong, and how it is seen again; then comes what is
+/// left of the plan.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_plan(plan: &Plan, both: bool) -> Result<(), String> {
+    let Some(why) = fault_of(plan, both) else { return Ok(()) };
+    Err(report(plan, both, &why))
 }
 
 /// What is wrong with a plan, if anything.
@@ -124,9 +145,14 @@ fn report(plan: &Plan, both: bool, why: &str) -> String {
         "reproduce: RXRPC_SIM_SEED={} cargo test --test simulator one_seed -- --nocapture\n",
         plan.seed
     );
-    text += &format!("shrunk to {} calls, {} faults:\n", small.calls.len(), small.faults.len());
+    let (calls, faults) = (small.calls.len(), small.faults.len());
+    text += &format!("shrunk to {calls} calls, {faults} faults, {} packets:\n", kept.packets());
     small.calls.iter().for_each(|call| text += &format!("  {call:?}\n"));
     small.faults.iter().for_each(|fault| text += &format!("  {fault:?}\n"));
+    small.hostile.iter().for_each(|hostile| text += &format!("  {hostile:?}\n"));
+    if let Some(lost) = &small.lost {
+        text += &format!("  lost: {lost:?}\n");
+    }
     text += &format!("  {:?}\n", small.config);
     text += &format!("  {:?}\n", small.link);
     if why.starts_with("cores and actors") {
@@ -151,74 +177,6 @@ fn first_difference(cores: &[Entry], actors: &[Entry]) -> String {
     };
     text += &format!("--- cores go on:\n{}--- actors go on:\n{}", some(cores), some(actors));
     text
-}
-
-/// A smaller plan that fails too: calls and faults are left out by halves, then one by one, then what links do.
-pub fn shrink(plan: &Plan, fails: impl Fn(&Plan) -> bool) -> Plan {
-    let mut small = plan.clone();
-    loop {
-        let before = (small.calls.len(), small.faults.len());
-        small = without(
-            small,
-            |plan| plan.calls.len(),
-            &fails,
-            |plan, cut| {
-                plan.calls.drain(cut);
-            },
-        );
-        small = without(
-            small,
-            |plan| plan.faults.len(),
-            &fails,
-            |plan, cut| {
-                plan.faults.drain(cut);
-            },
-        );
-        if (small.calls.len(), small.faults.len()) == before {
-            break;
-        }
-    }
-    let simpler: [fn(&mut Plan); 8] = [
-        |plan| plan.link.jitter = Duration::ZERO,
-        |plan| plan.link.duplicated = 0.0,
-        |plan| plan.link.reordered = 0.0,
-        |plan| plan.link.rate = None,
-        |plan| plan.link.loss = super::link::Loss::None,
-        |plan| plan.needs_reach = false,
-        |plan| plan.config = Default::default(),
-        |plan| plan.calls.iter_mut().for_each(|call| call.pause_every = None),
-    ];
-    for simplify in simpler {
-        let mut tried = small.clone();
-        simplify(&mut tried);
-        if fails(&tried) {
-            small = tried;
-        }
-    }
-    small
-}
-
-fn without(
-    mut plan: Plan,
-    len: impl Fn(&Plan) -> usize,
-    fails: &impl Fn(&Plan) -> bool,
-    remove: impl Fn(&mut Plan, std::ops::Range<usize>),
-) -> Plan {
-    let mut size = len(&plan).div_ceil(2);
-    while size > 0 {
-        let mut at = 0;
-        while at < len(&plan) {
-            let mut tried = plan.clone();
-            remove(&mut tried, at..(at + size).min(len(&plan)));
-            if fails(&tried) {
-                plan = tried;
-            } else {
-                at += size;
-            }
-        }
-        size /= 2;
-    }
-    plan
 }
 
 /// A number of the environment.
