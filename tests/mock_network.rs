@@ -1,6 +1,7 @@
 //! An endpoint on a mocked network: literal datagrams in, literal datagrams out; and what a slow reader holds.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
@@ -190,6 +191,54 @@ async fn a_client_asks_and_acknowledges_the_answer() {
     assert!(futures::poll!(&mut call).is_pending());
     endpoint.shutdown(Duration::ZERO).await;
     assert_eq!(call.await, Err(CallError::Failed(CallFailure::Closed)));
+}
+
+/// Sixteen calls that come in one batch are answered in shares: the first answers have left before the last
+/// request is looked at, so that the peer need not wait for all of them.
+#[actix_rt::test]
+async fn many_calls_at_once_are_answered_in_shares() {
+    const CALLS: usize = 16;
+    tokio::time::pause();
+    let request = |call: usize| {
+        let cid = 0x5d0e_9a34_u32 + call as u32;
+        bytes(&format!("8f3a21c4 {cid:08x} 00000001 00000001 00000001 01050000 00000001 70696e67"))
+    };
+    let batch: Vec<u8> = (0..CALLS).flat_map(request).collect();
+    let mut batch = Some(Bytes::from(batch));
+    let served = Arc::new(AtomicUsize::new(0));
+    let sent = Arc::new(Mutex::new(Vec::new()));
+    let mut network = MockNetwork::new();
+    network.expect_local_addr().return_const(SocketAddr::from(([192, 0, 2, 2], 7000)));
+    network.expect_max_segments().return_const(64usize);
+    network.expect_poll_send_ready().returning(|_| Poll::Ready(Ok(())));
+    network.expect_poll_receive().returning(move |_, into| {
+        let Some(data) = batch.take() else { return Poll::Pending };
+        into.push(Incoming::Datagrams { from: peer(), stride: data.len() / CALLS, data });
+        Poll::Ready(Ok(()))
+    });
+    let (record, at) = (sent.clone(), served.clone());
+    network.expect_try_send().returning(move |transmit| {
+        let answered = transmit.datagrams().filter(|datagram| datagram[20] == 1).count();
+        record.lock().unwrap().push((at.load(Ordering::Relaxed), answered));
+        Ok(())
+    });
+    let count = served.clone();
+    let service = rxrpc::unary(move |request: Request| {
+        count.fetch_add(1, Ordering::Relaxed);
+        pong(request)
+    });
+    let endpoint = Endpoint::builder()
+        .network(network_source(move || Ok(network)))
+        .service_with(1, service, ServiceOptions::small_replies())
+        .start()
+        .await
+        .unwrap();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let sent = std::mem::take(&mut *sent.lock().unwrap());
+    assert_eq!(served.load(Ordering::Relaxed), CALLS);
+    assert_eq!(sent.iter().map(|(_, answered)| answered).sum::<usize>(), CALLS, "{sent:?}");
+    assert!(sent[0].0 <= CALLS / 2 && sent.len() > 2, "answers wait for all requests: {sent:?}");
+    endpoint.shutdown(Duration::ZERO).await;
 }
 
 /// Memory that the process has, in bytes.

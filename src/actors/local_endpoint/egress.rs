@@ -16,6 +16,8 @@ use crate::proto::{BATCH_BYTES_MAX, Batch, Datagrams, NetworkProblem};
 const JOIN_REACH: usize = 8;
 /// A batch up to this size is copied behind another; a larger one leaves as it is.
 const JOIN_BYTES_MAX: usize = 4096;
+/// Datagrams that there is room for, once one has joined.
+const JOIN_ROOM: usize = 8;
 
 #[derive(Debug)]
 struct Item {
@@ -159,6 +161,10 @@ impl Egress {
             && (segment == item.segment || (count == 1 && segment < item.segment));
         match &mut item.bytes {
             Contents::Own(own) if fits => {
+                if own.capacity() - own.len() < bytes.len() {
+                    // One that joins is rarely the last.
+                    own.reserve(JOIN_ROOM * segment.max(bytes.len()));
+                }
                 own.extend_from_slice(bytes);
                 item.count += count;
                 true

@@ -3,6 +3,9 @@
 //! Each turn: flush what the last round of handlers gave out, fire deadlines, read a bounded number of
 //! batches, cut them into runs and hand each to its channel. Then yield, so that every other actor of the
 //! arbiter runs before more is read: that keeps mailboxes short.
+//!
+//! Many channels with a packet each are handed over in shares, a turn for each. What the first share causes
+//! has left before the last is begun, so that the peer works at the same time instead of after us.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -24,18 +27,49 @@ use crate::proto::router::Step;
 const IPV4_UDP_HEADERS: u32 = 28;
 const IPV6_UDP_HEADERS: u32 = 48;
 
+/// Shares of what was received together.
+const SHARES: usize = 4;
+/// The smallest share, in runs: smaller ones cost more in turns and sends than the peer gains.
+const SHARE_RUNS_MIN: usize = 4;
+
 /// See the module.
 pub(super) struct ReceiveLoop {
     own: Addr<LocalEndpoint>,
     /// Made when it is first needed: an actor whose System ends before it ran is started all the same, where
     /// there is no clock any more.
     sleep: Option<Pin<Box<Sleep>>>,
+    unread: Unread,
+}
+
+/// What was received and is not handed over yet.
+#[derive(Default)]
+struct Unread {
     batch: Vec<Incoming>,
+    /// The first of `batch` that is not handed over, and how many of its bytes are.
+    next: usize,
+    at: usize,
+    /// Steps of one turn.
+    share: usize,
+}
+
+impl Unread {
+    /// Divides what has just been received.
+    fn divide(&mut self) {
+        let datagrams: usize = self.batch.iter().map(count).sum();
+        self.share = SHARE_RUNS_MIN.max(datagrams / SHARES);
+    }
+}
+
+fn count(incoming: &Incoming) -> usize {
+    match incoming {
+        Incoming::Datagrams { data, stride, .. } => data.len().div_ceil((*stride).max(1)).max(1),
+        Incoming::PathError { .. } => 1,
+    }
 }
 
 impl ReceiveLoop {
     pub fn new(own: Addr<LocalEndpoint>) -> ReceiveLoop {
-        ReceiveLoop { own, sleep: None, batch: Vec::new() }
+        ReceiveLoop { own, sleep: None, unread: Unread::default() }
     }
 }
 
@@ -56,13 +90,11 @@ impl ActorFuture<LocalEndpoint> for ReceiveLoop {
         }
         endpoint.flush(task);
         for _ in 0..endpoint.config.receives_per_turn {
-            match endpoint.network.poll_receive(task, &mut this.batch) {
-                Poll::Ready(Ok(())) => {
-                    for incoming in this.batch.drain(..) {
-                        endpoint.take(incoming, &this.own);
-                    }
-                    endpoint.hand_over();
-                }
+            if !endpoint.take_share(&mut this.unread, &this.own) {
+                break;
+            }
+            match endpoint.network.poll_receive(task, &mut this.unread.batch) {
+                Poll::Ready(Ok(())) => this.unread.divide(),
                 Poll::Ready(Err(error)) => {
                     endpoint.fail(&error);
                     endpoint.end_if_finished(context);
@@ -113,29 +145,56 @@ impl LocalEndpoint {
         }
     }
 
-    fn take(&mut self, incoming: Incoming, own: &Addr<LocalEndpoint>) {
-        match incoming {
-            Incoming::Datagrams { from, data, stride } => self.route(from, &data, stride, own),
-            Incoming::PathError { to, error } => {
-                self.hand_over();
-                self.path_error(to, error);
+    /// Hands over one share of what was received; whether nothing of it is left.
+    fn take_share(&mut self, unread: &mut Unread, own: &Addr<LocalEndpoint>) -> bool {
+        let mut left = unread.share;
+        while left > 0
+            && let Some(incoming) = unread.batch.get(unread.next)
+        {
+            match incoming {
+                Incoming::Datagrams { from, data, stride } => {
+                    self.route(*from, data, *stride, &mut unread.at, &mut left, own);
+                    if unread.at < data.len() {
+                        break;
+                    }
+                }
+                Incoming::PathError { to, error } => {
+                    left -= 1;
+                    self.hand_over();
+                    self.path_error(*to, *error);
+                }
             }
+            unread.next += 1;
+            unread.at = 0;
         }
+        self.hand_over();
+        if unread.next < unread.batch.len() {
+            return false;
+        }
+        unread.batch.clear();
+        unread.next = 0;
+        true
     }
 
+    /// Cuts a batch into runs, from `at` on, for as many steps as are `left`.
     fn route(
         &mut self,
         from: std::net::SocketAddr,
         data: &Bytes,
         stride: usize,
+        at: &mut usize,
+        left: &mut usize,
         own: &Addr<LocalEndpoint>,
     ) {
         let now = now();
-        self.router.begin_batch(now, from, data.len(), stride);
-        let mut at = 0;
-        while let Some(step) =
-            self.router.next_step(now, from, data, stride, &mut at, &mut self.router_out)
+        if *at == 0 {
+            self.router.begin_batch(now, from, data.len(), stride);
+        }
+        while *left > 0
+            && let Some(step) =
+                self.router.next_step(now, from, data, stride, at, &mut self.router_out)
         {
+            *left -= 1;
             match step {
                 Step::Run { route, channel, at } => {
                     let run = Run { data: data.slice(at), stride };
