@@ -26,7 +26,9 @@ pub trait Service: Send + Sync + 'static {
 #[derive(Clone, Debug)]
 pub struct ServiceOptions {
     /// Whether a call waits until its client has proved its address. On, but for services whose reply is
-    /// never larger than the request: else we could be made to flood somebody else.
+    /// never larger than the request: else we could be made to flood somebody else. Without it, and without a
+    /// security class that knows its clients, requests run from addresses that are not the sender's, and a copy of
+    /// a client's request that comes from elsewhere runs once more.
     pub reach_check: bool,
     /// Security classes that clients may use.
     pub security_classes: Vec<Arc<dyn ServerClass>>,

@@ -6,6 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use rxrpc::net::{Incoming, MemoryHub, Network, Transmit};
 use rxrpc::proto::DropReason;
+use rxrpc::proto::channel::Notice;
 use rxrpc::wire::{
     Ack, AckReason, ChannelIndex, Flags, FullTrailer, Header, PacketType, Seq, Serial, ServiceId,
     Trailer,
@@ -86,6 +87,22 @@ fn outsized_packets_of_an_unread_call_end_at_twice_its_window() {
     let held = server.channel(route, ChannelIndex::ALL[0]).unwrap().buffered_bytes();
     assert!(held <= 2 * 32 * 1444, "{held}");
     assert_eq!(server.counters().dropped_for(DropReason::NoBuffer), 28);
+}
+
+/// What a stranger has seen of a client, sent from an address of its own, is a call of another connection.
+#[test]
+fn a_copy_from_elsewhere_runs_only_where_no_address_has_to_be_proved() {
+    let now = Instant::now();
+    let request = data(4, 1, Flags::LAST_PACKET, b"x");
+    for (needs_reach, runs) in [(true, 0), (false, 2)] {
+        let mut server = server(now, needs_reach, |_| {});
+        for from in [address(7001), address(7002), address(7001)] {
+            server.receive(now, from, &request);
+        }
+        let notices = server.take_notices();
+        let run = notices.iter().filter(|(_, notice)| matches!(notice, Notice::Incoming(_)));
+        assert_eq!(run.count(), runs, "proof is asked for: {needs_reach}");
+    }
 }
 
 /// Found by fuzzing: the aborts of packets without a connection came on top of what the connections of the same
