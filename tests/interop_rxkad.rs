@@ -21,7 +21,8 @@ const OPERATIONS: [&str; 6] = ["send", "recv", "rpc", "echo", "sum", "pattern"];
 
 /// Full packets carry 1412 (clear), 1408 (auth) or 1400 (crypt) bytes of ours, from OpenAFS 4 more at each
 /// level but crypt; requests and replies have words around what is counted here.
-const SIZES: [u64; 12] = [0, 1, 3, 4, 1376, 1380, 1392, 1396, 1400, 1412, 64 * 1024, 1 << 20];
+const SIZES: [u64; 14] =
+    [0, 1, 3, 4, 1376, 1380, 1392, 1396, 1400, 1411, 1412, 1413, 64 * 1024, 1 << 20];
 const SIZES_SHORT: [u64; 4] = [0, 1380, 1396, 64 * 1024];
 
 const PARALLEL: [(u32, u32); 4] = [(1, 1), (4, 1), (16, 1), (16, 4)];
@@ -167,12 +168,12 @@ fn bulk_is_moved_at_every_level() {
     let _one = serial();
     let Some(rig) = rig() else { return };
     let mut table = Table::new("rxkad, bulk");
-    let bytes = if full() { 50_000_000 } else { 2_000_000 };
+    let bytes = if full() { 100_000_000 } else { 2_000_000 };
     for way in BOTH_WAYS {
         let server = server(rig, way, "clear", AES);
         for level in LEVELS {
             for op in ["send", "recv", "sum", "pattern"] {
-                let load = load(way, op, bytes, level, AES, &[]).limit_s(90);
+                let load = load(way, op, bytes, level, AES, &[]).limit_s(180);
                 table.load(rig, way, server.port, &load);
             }
         }
@@ -187,7 +188,7 @@ fn loss_repeats_and_reordering_are_survived_at_every_level() {
     let Some(rig) = rig() else { return };
     let mut table = Table::new("rxkad through a relay: 5 % lost, 3 % repeated, 5 % late");
     let faults = ["--drop", "5", "--dup", "3", "--reorder", "5", "--delay", "1", "--seed", "7"];
-    let sizes = if full() { &[1, 20_000, 200_000][..] } else { &[20_000][..] };
+    let sizes = if full() { &[1, 20_000, 200_000, 1_000_000][..] } else { &[20_000][..] };
     for way in BOTH_WAYS {
         let server = server(rig, way, "clear", AES);
         let relay = rig.relay(&server, &faults);

@@ -40,6 +40,14 @@ fn server(minimum_level: Level, cid: u32) -> Box<dyn ServerHandshake> {
     class.accept(ids(cid)).expect("rxkad has a handshake")
 }
 
+/// One that has challenged in version 1.
+fn old_server(minimum_level: Level) -> Box<dyn ServerHandshake> {
+    let class = Server::new(Arc::new(KEYS.clone()), minimum_level).with_version_1();
+    let mut server = class.accept(ids(4)).expect("rxkad has a handshake");
+    server.begin(0);
+    server
+}
+
 fn client(ticket: Vec<u8>, kvno: u32, level: Level, cid: u32) -> Box<dyn ClientHandshake> {
     let expires = now() + Duration::from_secs(3600);
     let token = Token { kvno, ticket, key: SESSION_KEY.clone(), expires };
@@ -73,7 +81,41 @@ fn shake(source: &mut Unstructured<'_>) -> Result<()> {
     let (wanted, offered) = (*source.choose(&LEVELS)?, *source.choose(&LEVELS)?);
     let mut nonce = [0; 32];
     nonce[..4].copy_from_slice(&entropy);
-    match what % 4 {
+    match what % 8 {
+        4 => {
+            let mut server = old_server(wanted);
+            server.challenge(&nonce);
+            assert!(verify(&mut server, rest(source)).is_err());
+        }
+        5 => {
+            let mut server = old_server(wanted);
+            let challenge = server.challenge(&nonce);
+            let Ok(mut response) = client(ticket(), KVNO_K5_PART, offered, 4).respond(
+                &challenge,
+                [CallNumber(1); 4],
+                &nonce,
+            ) else {
+                assert!(offered < wanted);
+                return Ok(());
+            };
+            let sent = response.clone();
+            while let Ok((at, flip)) = source.arbitrary::<(u16, u8)>()
+                && !source.is_empty()
+            {
+                let at = usize::from(at) % response.len();
+                response[at] ^= flip;
+            }
+            let verified = verify(&mut server, &response);
+            if response == sent {
+                assert_eq!(verified.is_ok(), offered >= wanted);
+            }
+            if let Ok(verified) = verified {
+                assert_eq!(verified.call_numbers, [CallNumber::NONE; 4]);
+                let identity = verified.identity.expect("a client");
+                assert_eq!(identity.name, "alice@EXAMPLE");
+                assert_eq!(identity.level, Some(offered));
+            }
+        }
         0 => {
             let mut server = server(wanted, 4);
             server.challenge(&nonce);
