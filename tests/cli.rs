@@ -138,9 +138,10 @@ fn credentials_belong_to_rxkad_and_are_of_one_kind() {
     for (arguments, word) in wrong {
         rx(&[&call[..], arguments].concat()).failed_with(2, &[word]);
     }
-    let wrong: [(&[&str], &str); 5] = [
+    let wrong: [(&[&str], &str); 6] = [
         (&["--security", "rxkad"], "--key-file or --key"),
         (&["--require"], "need --security rxkad"),
+        (&["--version-1"], "need --security rxkad"),
         (&["--minimum-level", "crypt"], "need --security rxkad"),
         (&["--key", KEY], "need --security rxkad"),
         (&["--security", "rxkad", "--key", KEY, "--minimum-level", "none"], "none"),
