@@ -330,6 +330,15 @@ pub enum Way {
     OpenAfsToOurs,
 }
 
+impl Way {
+    pub fn name(self) -> &'static str {
+        match self {
+            Way::OursToOpenAfs => "ours->OpenAFS",
+            Way::OpenAfsToOurs => "OpenAFS->ours",
+        }
+    }
+}
+
 pub const BOTH_WAYS: [Way; 2] = [Way::OursToOpenAfs, Way::OpenAfsToOurs];
 
 #[derive(Clone, Copy)]
@@ -347,7 +356,9 @@ pub enum Outcome {
     Good,
     /// The call was ended with this code.
     Refused(i32),
-    /// Anything else: wrong content, no end.
+    /// It ended with content that is not what was sent.
+    Wrong,
+    /// Anything else; it may not have ended.
     Other(String),
 }
 
@@ -501,11 +512,12 @@ impl Table {
                 let mut words = error.split(|c: char| !c.is_ascii_digit() && c != '-');
                 words.by_ref().flat_map(str::parse).find(|code: &i32| !(0..10_000).contains(code))
             }),
-            Way::OpenAfsToOurs if number(json, "bad_content") > Some(0) => None,
+            Way::OpenAfsToOurs if number(json, "bad_content") > Some(0) => return Outcome::Wrong,
             Way::OpenAfsToOurs => number(json, "last_error").map(|code| code as i32),
         };
         match code {
             Some(code) if ran.code == Some(3) => Outcome::Refused(code),
+            _ if ran.code == Some(3) && json.contains("expected") => Outcome::Wrong,
             _ => Outcome::Other(ran.trouble()),
         }
     }
@@ -543,10 +555,7 @@ impl Table {
         ran: &Ran,
         good: bool,
     ) {
-        let direction = match way {
-            Way::OursToOpenAfs => "ours->OpenAFS",
-            Way::OpenAfsToOurs => "OpenAFS->ours",
-        };
+        let direction = way.name();
         let (op, bytes, parallel, connections) = what;
         let line = format!(
             "{direction:<16} {op:<10} {bytes:>10} {parallel:>4} {connections:>4} {options:<28} {:<7} {:>8.3} {:>5} {:>6}",
