@@ -44,7 +44,12 @@ pub trait Caller: Clone + 'static {
 pub fn run(end: End) -> Result<()> {
     let single = || tokio::runtime::Builder::new_current_thread().enable_all().build();
     match (end.stack, end.client.is_some()) {
-        (Stack::Ours, true) => actix_rt::System::new().block_on(ours::client(end)),
+        // In a task, as users of actors have it: what wakes the future of `block_on` itself costs one look at
+        // the poller more each time, which with one call in flight is each call.
+        (Stack::Ours, true) => {
+            let system = actix_rt::System::new();
+            system.block_on(async { actix_rt::spawn(ours::client(end)).await? })
+        }
         (Stack::Ours, false) => actix_rt::System::new().block_on(ours::server(end)),
         (Stack::Inline, true) => single()?.block_on(inline::client(end)),
         (Stack::Inline, false) => single()?.block_on(inline::server(end)),
