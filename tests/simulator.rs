@@ -1,8 +1,9 @@
 //! Simulated worlds by seed: see docs/testkit.md.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
-use rxrpc::testkit::world::{Plan, Sabotage, Wiring, check, check_plan, play};
+use rxrpc::testkit::world::{Plan, Sabotage, What, Wiring, check, check_plan, play};
 use rxrpc::testkit::{ChoiceOptions, taken};
 
 fn number(name: &str) -> Option<u64> {
@@ -83,4 +84,56 @@ fn a_failure_is_shown_in_few_packets() {
     let packets: usize = packets.split(' ').next().expect("a word").parse().expect("a number");
     assert!(packets <= 8, "{report}");
     assert!(report.contains("is not what was sent") && report.contains("RXRPC_SIM_SEED="));
+}
+
+/// What plans are made of happens, and ends well at least sometimes.
+#[test]
+fn every_kind_of_call_and_of_harm_happens() {
+    let mut counts = BTreeMap::<String, u64>::new();
+    for seed in 0..300 {
+        let plan = Plan::drawn(seed);
+        for entry in play(&plan, Wiring::Core, true).entries {
+            match entry.what {
+                What::Told { call: id, what, .. } => {
+                    let Some(end) = what.strip_prefix("client: ") else { continue };
+                    let call =
+                        plan.calls.iter().find(|call| call.id == id).expect("a planned call");
+                    let end = if end.starts_with("good") { "good" } else { end };
+                    let mut note = |kind: &str| {
+                        *counts.entry(format!("{kind} {end}")).or_default() += 1;
+                    };
+                    call.streamed.iter().for_each(|_| note("streamed"));
+                    call.exclusive.then(|| note("exclusive"));
+                    plan.upgrades.then(|| note("upgraded"));
+                    plan.security.iter().for_each(|level| note(&format!("{level:?}")));
+                    (!plan.hostile.is_empty()).then(|| note("amid harm"));
+                }
+                What::World(text) => {
+                    if let Some((_, kind)) = text.rsplit_once(": ") {
+                        *counts.entry(format!("harm {kind}")).or_default() += 1;
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    println!("{counts:#?}");
+    for kind in [
+        "streamed good",
+        "streamed given up",
+        "exclusive good",
+        "upgraded good",
+        "Clear good",
+        "Auth good",
+        "Crypt good",
+        "amid harm good",
+        "harm Repeat",
+        "harm Own",
+        "harm Nobody",
+        "harm Spoofed",
+        "harm Mangled",
+        "harm Noise",
+    ] {
+        assert!(counts.get(kind).is_some_and(|count| *count > 0), "{kind}: {counts:#?}");
+    }
 }

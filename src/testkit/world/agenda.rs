@@ -12,11 +12,12 @@ use super::link::LinkOptions;
 use super::net::{Arrival, World};
 use super::plan::{FaultKind, HostIndex, Plan};
 
-/// Names a service that sleeps: its call, and the life of its host.
+/// Names who sleeps: one side of a call, and the life of its host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct WakeKey {
     pub id: u32,
     pub life: u32,
+    pub is_client: bool,
 }
 
 /// The order is that of one instant.
@@ -122,7 +123,6 @@ impl Agenda {
     pub fn is_over(&self, book: &Book) -> bool {
         let now = book.world.now();
         let is_quiet = self.faults.is_empty() && now >= self.last_begin;
-        // First: what ends by a timer of the actors alone is not looked at before the very end.
         if is_quiet && book.open() == 0 && book.serving() == 0 {
             return true;
         }

@@ -4,37 +4,44 @@
 //! [`super::tree`]: when credit goes back, how a reply is cut, when a call gets its place. A difference shows as
 //! a difference of traces.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::agenda::{Agenda, Event, WakeKey};
 use super::book::{Book, ClientEnd};
 use super::core_link::{Serving, Wish};
+use super::core_stream::{StreamWish, Streaming};
 use super::link::whole_ms;
 use super::net::{Arrival, World};
-use super::plan::{HostIndex, Plan, SERVICE};
+use super::plan::{HostIndex, Plan, SERVICE, UPGRADED};
+use super::secured;
 use crate::proto::channel::{Command, Notice, Start};
 use crate::proto::router::{Offer, RouteId};
-use crate::proto::{CallFailure, CallState, NetworkProblem};
-use crate::security::RxNull;
+use crate::proto::{CallFailure, NetworkProblem};
 use crate::testkit::{CallRef, InlineEndpoint, SentDatagram, StartToken};
 use crate::wire::{ChannelIndex, ServiceId};
 
 /// Tries of one call with connections that turn out to be closed.
 const TRIES_MAX: u32 = 4;
 
+/// A server, and the call that has its connection for itself.
+type BundleKey = (HostIndex, Option<u32>);
+
 /// A client's call under way.
 struct ClientCall {
-    server: HostIndex,
+    bundle: BundleKey,
     began: Duration,
     slot: Option<usize>,
     token: Option<StartToken>,
     call: Option<CallRef>,
     tries: u32,
     reply: Vec<u8>,
+    stream: Option<Streaming>,
 }
 
 #[derive(Default)]
@@ -50,25 +57,28 @@ struct Bundle {
     queue: VecDeque<u32>,
 }
 
-struct Host {
+pub(super) struct Host {
     life: u32,
-    endpoint: InlineEndpoint,
-    bundles: BTreeMap<HostIndex, Bundle>,
+    pub(super) endpoint: InlineEndpoint,
+    bundles: BTreeMap<BundleKey, Bundle>,
+    /// Calls whose notices go to their users, and are not answered at once.
+    streamed: Rc<RefCell<BTreeSet<CallRef>>>,
     calls: BTreeMap<u32, ClientCall>,
     by_token: HashMap<StartToken, u32>,
     by_call: HashMap<CallRef, u32>,
     serving: HashMap<CallRef, Serving>,
     /// Calls that were given a place. Their tasks have their turn after the endpoint had its own, which fires
     /// what is due by then: a final ACK that may not wait leaves before the next call's DATA.
-    placed: VecDeque<u32>,
+    /// After the end of a streamed call (`true`) they have it at once: its user's task gave the place back.
+    placed: VecDeque<(u32, bool)>,
 }
 
 /// See the module.
 pub(super) struct Cores {
-    plan: Rc<Plan>,
-    world: World,
+    pub(super) plan: Rc<Plan>,
+    pub(super) world: World,
     book: Book,
-    hosts: Vec<Option<Host>>,
+    pub(super) hosts: Vec<Option<Host>>,
     agenda: Agenda,
     sleeping: BTreeMap<WakeKey, (HostIndex, CallRef)>,
 }
@@ -115,20 +125,28 @@ impl Cores {
         let config = self.plan.config.clone();
         let identity = self.plan.identity(index, life);
         let mut endpoint = InlineEndpoint::new(config, identity, now);
+        let streamed = Rc::<RefCell<BTreeSet<CallRef>>>::default();
         if self.plan.is_client(index) {
-            endpoint.answer_notices(answer_whole_call);
+            let streamed = streamed.clone();
+            endpoint.answer_notices(move |call, notice| {
+                if streamed.borrow().contains(&call) { None } else { answer_whole_call(notice) }
+            });
         } else {
-            let offer = Offer {
-                classes: vec![std::sync::Arc::new(RxNull)],
-                needs_reach: self.plan.needs_reach,
-                upgrades_to: None,
-            };
-            endpoint.offer(ServiceId(SERVICE), offer);
+            let upgrades_to = self.plan.upgrades.then_some(ServiceId(UPGRADED));
+            for (service_id, upgrades_to) in [(SERVICE, upgrades_to), (UPGRADED, None)] {
+                let offer = Offer {
+                    classes: secured::server_classes(self.plan.security),
+                    needs_reach: self.plan.needs_reach,
+                    upgrades_to,
+                };
+                endpoint.offer(ServiceId(service_id), offer);
+            }
         }
         let mut host = Host {
             life,
             endpoint,
             bundles: BTreeMap::new(),
+            streamed,
             calls: BTreeMap::new(),
             by_token: HashMap::new(),
             by_call: HashMap::new(),
@@ -140,10 +158,11 @@ impl Cores {
                 let count = self.plan.connections_max;
                 let mut slots: Vec<Slot> = (0..count).map(|_| Slot::default()).collect();
                 let peer = self.plan.address(server);
-                let route = host.endpoint.connect(now, peer, ServiceId(SERVICE), &RxNull, false);
+                let route = connect(&self.plan, &mut host.endpoint, now, peer);
                 slots[0].route = Some(route);
                 let places = count * ChannelIndex::COUNT;
-                host.bundles.insert(server, Bundle { slots, places, queue: VecDeque::new() });
+                let bundle = Bundle { slots, places, queue: VecDeque::new() };
+                host.bundles.insert((server, None), bundle);
             }
         }
         self.hosts[index] = Some(host);
@@ -183,7 +202,7 @@ impl Cores {
             for (_, id) in late.into_iter().filter(|(at, _)| *at <= self.world.now()) {
                 let Some(host) = &mut self.hosts[index] else { continue };
                 let Some(call) = host.calls.remove(&id) else { continue };
-                if let Some(bundle) = host.bundles.get_mut(&call.server) {
+                if let Some(bundle) = host.bundles.get_mut(&call.bundle) {
                     bundle.queue.retain(|waiting| *waiting != id);
                 }
                 let deadline = self.plan.call(id).and_then(|call| call.deadline);
@@ -226,6 +245,13 @@ impl Cores {
             }
             Event::Begin(id) => self.begin(id),
             Event::GiveUp(id) => self.give_up(id),
+            Event::Wake(WakeKey { id, life, is_client: true }) => {
+                let Some(index) = self.plan.call(id).map(|call| call.client) else { return };
+                if self.hosts[index].as_ref().is_some_and(|host| host.life == life) {
+                    self.stream(index, id, true);
+                    self.pump(index);
+                }
+            }
             Event::Wake(key) => {
                 if let Some((index, call)) = self.sleeping.remove(&key) {
                     let life = self.hosts[index].as_ref().map(|host| host.life);
@@ -253,16 +279,25 @@ impl Cores {
         self.book.client_began(id);
         let began = self.world.now();
         let record = ClientCall {
-            server: call.server,
+            bundle: (call.server, call.exclusive.then_some(id)),
             began,
             slot: None,
             token: None,
             call: None,
             tries: 0,
             reply: Vec::new(),
+            stream: call.streamed.map(|streamed| Streaming::new(call, streamed)),
         };
+        let key = record.bundle;
         host.calls.insert(id, record);
-        let Some(bundle) = host.bundles.get_mut(&call.server) else { return };
+        if call.exclusive {
+            let now = self.world.instant();
+            let route = connect(&plan, &mut host.endpoint, now, plan.address(call.server));
+            let slots = vec![Slot { calls: 0, route: Some(route) }];
+            let bundle = Bundle { slots, places: ChannelIndex::COUNT, queue: VecDeque::new() };
+            host.bundles.insert(key, bundle);
+        }
+        let Some(bundle) = host.bundles.get_mut(&key) else { return };
         if bundle.places == 0 {
             bundle.queue.push_back(id);
             return;
@@ -275,7 +310,7 @@ impl Cores {
     fn take_place(&mut self, index: HostIndex, id: u32) {
         let Some(host) = &mut self.hosts[index] else { return };
         let Some(call) = host.calls.get_mut(&id) else { return };
-        let Some(bundle) = host.bundles.get_mut(&call.server) else { return };
+        let Some(bundle) = host.bundles.get_mut(&call.bundle) else { return };
         let full = ChannelIndex::COUNT;
         let Some(slot) = bundle.slots.iter().position(|slot| slot.calls < full) else { return };
         bundle.slots[slot].calls += 1;
@@ -289,12 +324,11 @@ impl Cores {
         let now = self.world.instant();
         let Some(host) = &mut self.hosts[index] else { return };
         let Some(call) = host.calls.get_mut(&id) else { return };
-        let Some(bundle) = host.bundles.get_mut(&call.server) else { return };
+        let Some(bundle) = host.bundles.get_mut(&call.bundle) else { return };
         let slot = &mut bundle.slots[call.slot.unwrap_or(0)];
-        let peer = plan.address(call.server);
-        let route = *slot.route.get_or_insert_with(|| {
-            host.endpoint.connect(now, peer, ServiceId(SERVICE), &RxNull, false)
-        });
+        let peer = plan.address(planned.server);
+        let route =
+            *slot.route.get_or_insert_with(|| connect(&plan, &mut host.endpoint, now, peer));
         let passed = self.world.now() - call.began;
         let left = planned.deadline.map(|deadline| deadline.saturating_sub(passed));
         if left == Some(Duration::ZERO) {
@@ -302,8 +336,12 @@ impl Cores {
             return self.end(index, id, ClientEnd::Failed(failure));
         }
         call.tries += 1;
-        let request = Bytes::from(planned.request());
-        let start = Start { request, is_whole: true, deadline: left, ..Start::default() };
+        let request = match call.stream {
+            Some(_) => Bytes::new(),
+            None => planned.request().into(),
+        };
+        let is_whole = call.stream.is_none();
+        let start = Start { request, is_whole, deadline: left, ..Start::default() };
         let token = host.endpoint.start(now, route, start);
         call.token = Some(token);
         host.by_token.insert(token, id);
@@ -316,6 +354,7 @@ impl Cores {
         let Some(call) = host.calls.remove(&id) else { return };
         if let Some(at) = call.call {
             host.by_call.remove(&at);
+            host.streamed.borrow_mut().remove(&at);
         }
         let asked = self.plan.call(id).and_then(|call| call.deadline);
         let end = match (end, asked) {
@@ -324,7 +363,7 @@ impl Cores {
             }
             _ => end,
         };
-        let Some(bundle) = host.bundles.get_mut(&call.server) else { return };
+        let Some(bundle) = host.bundles.get_mut(&call.bundle) else { return };
         let next = match call.slot {
             Some(slot) => {
                 bundle.slots[slot].calls -= 1;
@@ -337,7 +376,16 @@ impl Cores {
                 None
             }
         };
-        host.placed.extend(next);
+        let at_once = call.stream.is_some();
+        host.placed.extend(next.map(|next| (next, at_once)));
+        if call.bundle.1.is_some()
+            && let Some(bundle) = host.bundles.remove(&call.bundle)
+        {
+            let now = self.world.instant();
+            bundle.slots.iter().filter_map(|slot| slot.route).for_each(|route| {
+                host.endpoint.close_connection(now, route);
+            });
+        }
         self.book.client_ended(index, life, id, end, &call.reply);
     }
 
@@ -361,33 +409,38 @@ impl Cores {
     /// Datagrams leave and applications act, until nothing moves.
     fn pump(&mut self, index: HostIndex) {
         loop {
+            let now = self.world.instant();
             let Some(host) = &mut self.hosts[index] else { return };
+            host.endpoint.finish_verifications(now);
             for SentDatagram { to, datagram, may_fragment } in host.endpoint.take_sent_datagrams() {
                 let from = self.plan.address(index);
                 self.world.send(from, host.life, to, datagram.into(), may_fragment);
             }
+            let mut begun = Vec::new();
             for (token, at) in host.endpoint.take_started() {
                 if let Some(id) = host.by_token.remove(&token)
                     && let Some(call) = host.calls.get_mut(&id)
                 {
                     (call.token, call.call) = (None, Some(at));
                     host.by_call.insert(at, id);
+                    if call.stream.is_some() {
+                        host.streamed.borrow_mut().insert(at);
+                        begun.push(id);
+                    }
                 }
             }
             host.endpoint.take_events();
             let returned = host.endpoint.take_returned();
             let refused = host.endpoint.take_refused();
             let notices = host.endpoint.take_notices();
-            if returned.is_empty() && refused.is_empty() && notices.is_empty() {
-                if host.placed.is_empty() {
-                    return;
-                }
-                let now = self.world.instant();
-                if host.endpoint.next_deadline().is_some_and(|at| at <= now) {
+            let is_quiet = returned.is_empty() && refused.is_empty() && notices.is_empty();
+            if is_quiet && begun.is_empty() {
+                let Some((_, at_once)) = host.placed.front().copied() else { return };
+                if !at_once && host.endpoint.next_deadline().is_some_and(|at| at <= now) {
                     host.endpoint.advance(now);
                     continue;
                 }
-                for id in std::mem::take(&mut host.placed) {
+                for (id, _) in std::mem::take(&mut host.placed) {
                     self.take_place(index, id);
                 }
                 continue;
@@ -401,7 +454,17 @@ impl Cores {
                     self.end(index, id, ClientEnd::Failed(failure));
                 }
             }
+            if !begun.is_empty()
+                && let Some(host) = &mut self.hosts[index]
+                && host.endpoint.next_deadline().is_some_and(|at| at <= now)
+            {
+                // The endpoint has its turn before those hear that they have channels.
+                host.endpoint.advance(now);
+            }
             self.tell(index, notices);
+            for id in begun {
+                self.stream(index, id, false);
+            }
         }
     }
 
@@ -413,17 +476,17 @@ impl Cores {
         if call.tries >= TRIES_MAX {
             return self.end(index, id, ClientEnd::Failed(CallFailure::Closed));
         }
-        if let Some(bundle) = host.bundles.get_mut(&call.server) {
+        if let Some(bundle) = host.bundles.get_mut(&call.bundle) {
             bundle.slots[call.slot.unwrap_or(0)].route = None;
         }
         self.try_start(index, id);
     }
 
     fn tell(&mut self, index: HostIndex, notices: Vec<(CallRef, Notice)>) {
-        let mut touched = Vec::new();
+        let (mut touched, mut streamed) = (Vec::new(), Vec::new());
         for (at, notice) in notices {
             if self.plan.is_client(index) {
-                self.tell_client(index, at, notice);
+                streamed.extend(self.tell_client(index, at, notice));
                 continue;
             }
             let Some(host) = &mut self.hosts[index] else { return };
@@ -440,12 +503,21 @@ impl Cores {
         for at in touched {
             self.serve(index, at, false);
         }
+        streamed.dedup();
+        for id in streamed {
+            self.stream(index, id, false);
+        }
     }
 
-    fn tell_client(&mut self, index: HostIndex, at: CallRef, notice: Notice) {
-        let Some(host) = &mut self.hosts[index] else { return };
-        let Some(id) = host.by_call.get(&at).copied() else { return };
-        let Some(call) = host.calls.get_mut(&id) else { return };
+    /// The call, if it is streamed: then its user goes on.
+    fn tell_client(&mut self, index: HostIndex, at: CallRef, notice: Notice) -> Option<u32> {
+        let host = self.hosts[index].as_mut()?;
+        let id = host.by_call.get(&at).copied()?;
+        let call = host.calls.get_mut(&id)?;
+        if let Some(stream) = &mut call.stream {
+            stream.tell(notice);
+            return Some(id);
+        }
         match notice {
             Notice::Data(pieces) => {
                 pieces.iter().for_each(|piece| call.reply.extend_from_slice(piece));
@@ -453,6 +525,31 @@ impl Cores {
             Notice::End => self.end(index, id, ClientEnd::Good),
             Notice::Failed(failure) => self.end(index, id, ClientEnd::Failed(failure)),
             _ => {}
+        }
+        None
+    }
+
+    /// The user of a streamed call goes on.
+    fn stream(&mut self, index: HostIndex, id: u32, is_awake: bool) {
+        let (now, instant) = (self.world.now(), self.world.instant());
+        let Some(host) = &mut self.hosts[index] else { return };
+        let Some(call) = host.calls.get_mut(&id) else { return };
+        let (Some(at), Some(stream)) = (call.call, &mut call.stream) else { return };
+        let wish = stream.poll(is_awake);
+        let commands = stream.take_commands();
+        if let StreamWish::Over(_) = wish {
+            call.reply = std::mem::take(&mut stream.reply);
+        }
+        let life = host.life;
+        for command in commands {
+            host.endpoint.command(instant, at, command);
+        }
+        match wish {
+            StreamWish::Wait => {}
+            StreamWish::Sleep(time) => {
+                self.agenda.wake_at(now + time, WakeKey { id, life, is_client: true });
+            }
+            StreamWish::Over(end) => self.end(index, id, end),
         }
     }
 
@@ -469,7 +566,7 @@ impl Cores {
         match wish {
             Wish::Wait => {}
             Wish::Sleep(id, time) => {
-                let key = WakeKey { id, life };
+                let key = WakeKey { id, life, is_client: false };
                 self.agenda.wake_at(now + time, key);
                 self.sleeping.insert(key, (index, at));
             }
@@ -484,46 +581,10 @@ impl Cores {
             }
         }
     }
-
-    /// What can be seen inside of a core only: memory, and that whoever waits has a time at which it acts.
-    fn check_cores(&self) {
-        for (index, host) in self.hosts.iter().enumerate() {
-            let Some(host) = host else { continue };
-            let config = &self.plan.config;
-            for route in host.endpoint.routes() {
-                for channel in ChannelIndex::ALL {
-                    let Some(channel) = host.endpoint.channel(route, channel) else { continue };
-                    let waits_for_application = matches!(
-                        channel.state(),
-                        None | Some(
-                            CallState::ClientReserved
-                                | CallState::ClientDone
-                                | CallState::ServerDying
-                        )
-                    );
-                    let call = &config.server.call;
-                    // What the window allows, what the application may be ahead with, and a request in one.
-                    let bound = call.receive_buffer_max_bytes
-                        + 4 * 1412 * call.send_window_max_packets as usize
-                        + 400_000;
-                    let text = if channel.buffered_bytes() > bound {
-                        format!("{} bytes buffered", channel.buffered_bytes())
-                    } else if !waits_for_application && channel.next_deadline().is_none() {
-                        format!("{:?} without a timer", channel.state())
-                    } else {
-                        continue;
-                    };
-                    let at = self.plan.address(index);
-                    let text = format!("{at}: call {}: {text}", channel.call_number());
-                    self.world.with_referee(|referee| referee.blame(|| text));
-                }
-            }
-        }
-    }
 }
 
 /// What the actors' port of a whole call answers, in the step of the notice.
-fn answer_whole_call(_: CallRef, notice: &Notice) -> Option<Command> {
+fn answer_whole_call(notice: &Notice) -> Option<Command> {
     match notice {
         Notice::Data(pieces) => {
             let bytes = pieces.iter().map(Bytes::len).sum();
@@ -532,4 +593,10 @@ fn answer_whole_call(_: CallRef, notice: &Notice) -> Option<Command> {
         Notice::End => Some(Command::End),
         _ => None,
     }
+}
+
+/// A new connection to a server of the plan.
+fn connect(plan: &Plan, endpoint: &mut InlineEndpoint, now: Instant, peer: SocketAddr) -> RouteId {
+    let class = secured::client_class(plan.security);
+    endpoint.connect(now, peer, ServiceId(SERVICE), &*class, plan.upgrades)
 }

@@ -401,7 +401,7 @@ impl World {
         self.state().activity
     }
 
-    /// Pending until a datagram is sent.
+    /// Pending until a datagram is sent, or [`World::stir`].
     pub(super) fn poll_sent(&self, seen: u64, task: &mut Context<'_>) -> Poll<()> {
         let mut state = self.state();
         if state.posted != seen {
@@ -409,6 +409,18 @@ impl World {
         }
         state.mover = Some(task.waker().clone());
         Poll::Pending
+    }
+
+    /// Something ended of which no datagram tells: whoever waits looks again.
+    pub(super) fn stir(&self) {
+        let mover = {
+            let mut state = self.state();
+            state.posted += 1;
+            state.mover.take()
+        };
+        if let Some(mover) = mover {
+            mover.wake();
+        }
     }
 
     pub(super) fn posted(&self) -> u64 {

@@ -8,9 +8,11 @@ use std::time::Duration;
 use super::hostile::{self, HostilePlan};
 use super::link::{LinkOptions, Loss};
 use super::random::{Seed, Stream, mix};
+use super::secured;
 use super::shrink::Nth;
 use crate::proto::config::{CallConfig, EndpointConfig};
 use crate::proto::router::Identity;
+use crate::security::Level;
 use crate::testkit::{ChoiceOptions, Unlikely};
 use crate::wire::{AbortCode, Cid, Epoch};
 
@@ -30,6 +32,10 @@ pub struct Plan {
     pub connections_max: usize,
     /// Settings of all endpoints.
     pub config: EndpointConfig,
+    /// Whether connections are secured with rxkad, and at which level.
+    pub security: Option<Level>,
+    /// Whether clients ask to be upgraded to a second service, which servers offer.
+    pub upgrades: bool,
     /// Whether servers wait for the proof of a client's address.
     pub needs_reach: bool,
     /// Whether nobody at an address is reported to who sends there.
@@ -114,8 +120,25 @@ pub struct CallPlan {
     pub deadline: Option<Duration>,
     /// When the client gives it up, counted from its begin.
     pub given_up_after: Option<Duration>,
+    /// Whether it is written and read in pieces.
+    pub streamed: Option<Streamed>,
+    /// Whether it has a connection of its own.
+    pub exclusive: bool,
     /// Whether it comes after all faults and must end well.
     pub must_be_good: bool,
+}
+
+/// How a client streams a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Streamed {
+    /// Bytes that are written at once: at least 1.
+    pub piece_bytes: usize,
+    /// How long the client rests after each of them.
+    pub pause: Duration,
+    /// Whether each leaves at once.
+    pub flushes: bool,
+    /// A slow reader: after so many pieces of the reply it rests too.
+    pub reads_every: Option<u32>,
 }
 
 /// What a service does with a call.
@@ -131,6 +154,8 @@ pub enum Answer {
 
 /// The service that all servers of a plan offer.
 pub(super) const SERVICE: u16 = 147;
+/// What clients are upgraded to, where they ask.
+pub(super) const UPGRADED: u16 = 148;
 
 impl Plan {
     /// Everything drawn from a seed, how much of it and how bad it is too.
@@ -150,7 +175,13 @@ impl Plan {
         config.server.call.choices = choices;
         let link = drawn_link(&mut of("plan link"));
         let faults = drawn_faults(seed, clients, clients + servers, faults_end);
-        let calls = drawn_calls(&mut of("plan calls"), clients, servers, faults_end);
+        let mut calls = drawn_calls(&mut of("plan calls"), clients, servers, faults_end);
+        draw_styles(&mut of("plan styles"), &mut calls);
+        if !config.server.call.keepalive {
+            // Small packets of an unproved client may draw one ACK and not the one that opens the window.
+            let last = calls.iter_mut().filter(|call| call.must_be_good);
+            last.for_each(|call| call.streamed = None);
+        }
         let first_calls = calls.iter().filter(|call| !call.must_be_good);
         let spread = first_calls.map(|call| call.at).max().unwrap_or_default();
         let hostile = hostile::drawn(seed, clients, clients + servers, spread, faults_end);
@@ -160,6 +191,8 @@ impl Plan {
             servers,
             connections_max: hosts.pick(&[1, 1, 2]),
             config,
+            security: secured::drawn(&mut of("plan security")),
+            upgrades: of("plan upgrades").chance(0.15),
             needs_reach: hosts.chance(0.5),
             reports_unreachable: hosts.chance(0.3),
             link,
@@ -417,6 +450,8 @@ fn drawn_calls(
                 given_up_after: stream
                     .chance(0.15)
                     .then(|| ms(stream.pick(&[1, 3, 30, 500, 5000]))),
+                streamed: None,
+                exclusive: false,
                 must_be_good: false,
             }
         })
@@ -437,9 +472,29 @@ fn drawn_calls(
                 pause: Duration::ZERO,
                 deadline: None,
                 given_up_after: None,
+                streamed: None,
+                exclusive: false,
                 must_be_good: true,
             });
         }
     }
     calls
+}
+
+/// Which calls are streamed, in plans that stream at all, and which have connections of their own.
+fn draw_styles(stream: &mut Stream, calls: &mut [CallPlan]) {
+    let streamed = stream.pick(&[0.0, 0.0, 0.3, 1.0]);
+    let exclusive = stream.pick(&[0.0, 0.0, 0.0, 0.3]);
+    for call in calls {
+        let drawn = Streamed {
+            piece_bytes: stream.pick(&[1, 100, 1412, 3000, 20_000]),
+            pause: ms(stream.pick(&[0, 0, 1, 20, 300])),
+            flushes: stream.chance(0.3),
+            reads_every: stream.chance(0.5).then_some(stream.pick(&[1, 3, 20])),
+        };
+        // A request of many small pieces would be a plan of nothing else.
+        let piece_bytes = drawn.piece_bytes.max(call.request_bytes / 40).max(1);
+        call.streamed = stream.chance(streamed).then_some(Streamed { piece_bytes, ..drawn });
+        call.exclusive = stream.chance(exclusive);
+    }
 }

@@ -115,6 +115,8 @@ impl<F: Fn(&Plan) -> bool> Shrinking<F> {
         let mut any = self.attempt(|plan| plan.config = Default::default());
         any |= self.attempt(|plan| plan.needs_reach = false);
         any |= self.attempt(|plan| plan.reports_unreachable = false);
+        any |= self.attempt(|plan| plan.security = None);
+        any |= self.attempt(|plan| plan.upgrades = false);
         for kind in 0..crate::testkit::Unlikely::ALL.len() {
             any |= self.attempt(|plan| {
                 plan.config.client.call.choices.one_in[kind] = 0;
@@ -179,7 +181,9 @@ impl<F: Fn(&Plan) -> bool> Shrinking<F> {
     }
 
     fn calls(&mut self) -> bool {
-        let simpler: [fn(&mut CallPlan); 10] = [
+        let simpler: [fn(&mut CallPlan); 12] = [
+            |call| call.streamed = None,
+            |call| call.exclusive = false,
             |call| call.think = Duration::ZERO,
             |call| call.pause_every = None,
             |call| call.deadline = None,
@@ -189,7 +193,7 @@ impl<F: Fn(&Plan) -> bool> Shrinking<F> {
             |call| call.request_bytes = 4,
             |call| call.reply_bytes /= 2,
             |call| call.request_bytes = (call.request_bytes / 2).max(4),
-            |call| call.at /= 2,
+            |call| call.at = half(call.at),
         ];
         let mut any = false;
         for simplify in simpler {
@@ -207,8 +211,9 @@ impl<F: Fn(&Plan) -> bool> Shrinking<F> {
     fn times(&mut self) -> bool {
         let mut any = false;
         while self.attempt(|plan| {
-            plan.faults_end /= 2;
+            plan.faults_end = half(plan.faults_end);
             plan.faults.iter_mut().for_each(|fault| fault.at = fault.at.min(plan.faults_end));
+            plan.hostile.iter_mut().for_each(|harm| harm.at = harm.at.min(plan.faults_end));
         }) {
             any = true;
         }
@@ -235,6 +240,11 @@ impl<F: Fn(&Plan) -> bool> Shrinking<F> {
         }
         any
     }
+}
+
+/// Half of it, in whole milliseconds: time in a world has no smaller steps.
+fn half(time: Duration) -> Duration {
+    Duration::from_millis(time.as_millis() as u64 / 2)
 }
 
 /// What links lose when the plan is played.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::StreamExt;
 use futures::channel::oneshot;
 use futures::future::{Either, FutureExt, select};
@@ -13,12 +14,13 @@ use super::agenda::{Agenda, Event, WakeKey};
 use super::book::{Book, ClientEnd};
 use super::clock::{settle, wait_until};
 use super::net::World;
-use super::plan::{Answer, HostIndex, Plan, SERVICE};
+use super::plan::{Answer, CallPlan, HostIndex, Plan, SERVICE, Streamed, UPGRADED};
+use super::secured;
 use crate::error::StreamError;
 use crate::proto::CallFailure;
 use crate::{
     AbortCode, CallError, CallOptions, ConnectOptions, Connection, Endpoint, IncomingCall,
-    ServiceOptions,
+    ServiceId, ServiceOptions,
 };
 
 thread_local! {
@@ -99,17 +101,26 @@ async fn start(plan: &Rc<Plan>, world: &World, index: HostIndex) -> Host {
         .config(plan.config.clone())
         .identity(plan.identity(index, life));
     if !plan.is_client(index) {
-        let options = ServiceOptions { reach_check: plan.needs_reach, ..ServiceOptions::default() };
-        let service = move |call| serve(index, life, call).map(Ok::<_, AbortCode>);
-        builder = builder.service_with(SERVICE, service, options);
+        let upgrades_to = plan.upgrades.then_some(ServiceId(UPGRADED));
+        for (service_id, upgrades_to) in [(SERVICE, upgrades_to), (UPGRADED, None)] {
+            let options = ServiceOptions {
+                reach_check: plan.needs_reach,
+                security_classes: secured::server_classes(plan.security),
+                upgrades_to,
+                ..ServiceOptions::default()
+            };
+            let service = move |call| serve(index, life, call).map(Ok::<_, AbortCode>);
+            builder = builder.service_with(service_id, service, options);
+        }
     }
     let endpoint = builder.start().await.expect("an endpoint in a simulated network starts");
     let mut connections = BTreeMap::new();
     if plan.is_client(index) {
         for server in plan.clients..plan.clients + plan.servers {
             let options = ConnectOptions {
+                security: secured::client_class(plan.security),
                 connections_max: plan.connections_max,
-                ..ConnectOptions::default()
+                asks_upgrade: plan.upgrades,
             };
             let peer = plan.address(server);
             let connection = endpoint.connect_with(peer, SERVICE, options).await;
@@ -165,22 +176,73 @@ async fn call_once(play: Rc<Play>, connection: Connection, life: u32, id: u32) {
     let book = &play.book;
     let Some(call) = book.plan.call(id) else { return };
     book.client_began(id);
-    let options = CallOptions { deadline: call.deadline, ..CallOptions::default() };
+    let options = CallOptions {
+        deadline: call.deadline,
+        exclusive: call.exclusive,
+        ..CallOptions::default()
+    };
     let (give_up, given_up) = oneshot::channel();
     play.given_up.borrow_mut().insert(id, give_up);
-    let request = call.request();
-    let end = select(Box::pin(connection.call_with(request, options)), given_up).await;
+    let going = async {
+        match call.streamed {
+            Some(streamed) => stream(&play, &connection, life, call, streamed, options).await,
+            None => match connection.call_with(call.request(), options).await {
+                Ok(reply) => Ok(reply.to_vec()),
+                Err(error) => Err(failure_of(&error)),
+            },
+        }
+    };
+    let end = select(Box::pin(going), given_up).await;
     let (end, reply) = match end {
         Either::Left((Ok(reply), _)) => (ClientEnd::Good, reply),
-        Either::Left((Err(error), _)) => {
-            (ClientEnd::Failed(failure_of(&error)), Default::default())
-        }
+        Either::Left((Err(failure), _)) => (ClientEnd::Failed(failure), Default::default()),
         Either::Right((_, going)) => {
             drop(going);
             (ClientEnd::GivenUp, Default::default())
         }
     };
     book.client_ended(call.client, life, id, end, &reply);
+}
+
+async fn stream(
+    play: &Rc<Play>,
+    connection: &Connection,
+    life: u32,
+    call: &CallPlan,
+    streamed: Streamed,
+    options: CallOptions,
+) -> Result<Vec<u8>, CallFailure> {
+    let rest = || sleep(play, call.id, life, true, streamed.pause);
+    let opened = connection.open_call(options).await;
+    let mut writer = opened.map_err(|error| failure_of(&error))?;
+    let mut request = Bytes::from(call.request());
+    while !request.is_empty() {
+        let piece = request.split_to(streamed.piece_bytes.min(request.len()));
+        writer.write(piece).await.map_err(failure_of_stream)?;
+        if streamed.flushes {
+            writer.flush_now().map_err(failure_of_stream)?;
+        }
+        if !streamed.pause.is_zero() {
+            rest().await;
+        }
+    }
+    let mut reader = writer.finish().map_err(failure_of_stream)?;
+    let (mut reply, mut read) = (Vec::new(), 0u32);
+    while let Some(piece) = reader.next().await {
+        reply.extend_from_slice(&piece.map_err(failure_of_stream)?);
+        read += 1;
+        if streamed.reads_every.is_some_and(|every| read.is_multiple_of(every)) {
+            rest().await;
+        }
+    }
+    Ok(reply)
+}
+
+fn failure_of_stream(error: StreamError) -> CallFailure {
+    match error {
+        StreamError::Failed(failure) => failure,
+        _ => CallFailure::Closed,
+    }
 }
 
 fn failure_of(error: &CallError) -> CallFailure {
@@ -194,11 +256,13 @@ fn current() -> Option<Rc<Play>> {
     PLAY.with_borrow(Clone::clone)
 }
 
-async fn sleep(play: &Rc<Play>, id: u32, life: u32, time: Duration) {
-    let key = WakeKey { id, life };
+async fn sleep(play: &Rc<Play>, id: u32, life: u32, is_client: bool, time: Duration) {
+    let key = WakeKey { id, life, is_client };
     let (wake, awake) = oneshot::channel();
     let at = play.book.world.now() + time;
     play.agenda.borrow_mut().wake_at(at, key);
+    // Perhaps nothing else happens before.
+    play.book.world.stir();
     play.sleeping.borrow_mut().insert(key, wake);
     // Dropped at the end of the play: the same.
     let _ = awake.await;
@@ -227,14 +291,14 @@ async fn answer(play: &Rc<Play>, index: HostIndex, life: u32, mut call: Incoming
             && let Some(every) = planned.pause_every
             && read.is_multiple_of(every)
         {
-            sleep(play, planned.id, life, planned.pause).await;
+            sleep(play, planned.id, life, false, planned.pause).await;
         }
     }
     let id = id.unwrap_or(u32::MAX);
     book.request_whole(index, life, id, &bytes);
     let Some(planned) = book.plan.call(id) else { return };
     if !planned.think.is_zero() {
-        sleep(play, id, life, planned.think).await;
+        sleep(play, id, life, false, planned.think).await;
     }
     match planned.answer {
         Answer::Abort(code) => {
