@@ -154,7 +154,7 @@ fn channel(role: Role, now: Instant) -> Channel {
         serials: SerialCounter::starting_at(Serial(1)),
         security: Security::Ready(None),
         needs_reach: false,
-        hint: PeerHint::default(),
+        hint: PeerHint::default().into(),
         memory: Default::default(),
     };
     Channel::new(setup, now)

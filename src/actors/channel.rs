@@ -4,10 +4,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler};
+use actix::{Actor, ActorContext, Handler};
 
 use super::connection::Connection;
-use super::lifetime::{Child, ChildGone, Lease};
+use super::context::Context;
+use super::lifetime::{ArcAddr, Child, ChildGone, Lease};
 use super::local_endpoint::Outbox;
 use super::marks::{Mark, Watch, dawdle};
 use super::messages::{
@@ -41,10 +42,21 @@ enum Port {
 
 /// Where a step gathers its output: there from the first step on, until the channel rests.
 #[derive(Default)]
-struct Lazy(Option<Box<ChannelOutput>>);
+struct Lazy(Option<Box<Step>>);
+
+#[derive(Default)]
+struct Step {
+    out: ChannelOutput,
+    /// Memory that is used again in each step.
+    spare_notices: Vec<(CallTag, Notice)>,
+}
 
 impl Lazy {
     fn get(&mut self) -> &mut ChannelOutput {
+        &mut self.step().out
+    }
+
+    fn step(&mut self) -> &mut Step {
         self.0.get_or_insert_default()
     }
 }
@@ -57,7 +69,7 @@ pub struct Channel {
     index: ChannelIndex,
     origin: Origin,
     outbox: Outbox,
-    answering: Option<Answering>,
+    answering: Option<Arc<Answering>>,
     port: Option<(CallTag, Port)>,
     /// The place of the call that starts now, where its service runs only so many at once.
     running: Option<RunningCall>,
@@ -66,14 +78,12 @@ pub struct Channel {
     draining: bool,
     mark: Mark,
     watch: Watch,
-    /// Our own address, for the user's ends of calls; made with the first that wants it.
-    own: Option<Arc<Addr<Channel>>>,
+    /// Our own address, for the user's ends of calls.
+    own: ArcAddr<Channel>,
     /// Whether somebody subscribes to events; without, calls are only counted.
     wants_events: bool,
     /// What no message has told the endpoint yet: it goes with the next one.
     tally: CallTally,
-    /// Memory that is used again in each step.
-    spare_notices: Vec<(CallTag, Notice)>,
     lease: Lease<Connection, Channel>,
 }
 
@@ -89,7 +99,8 @@ pub(crate) struct ChannelParts {
     pub index: ChannelIndex,
     pub origin: Origin,
     pub outbox: Outbox,
-    pub answering: Option<Answering>,
+    pub answering: Option<Arc<Answering>>,
+    pub own: ArcAddr<Channel>,
     pub mark: Mark,
     pub wants_events: bool,
     pub lease: Lease<Connection, Channel>,
@@ -114,10 +125,9 @@ impl Channel {
             draining: false,
             mark: parts.mark,
             watch,
-            own: None,
+            own: parts.own,
             wants_events: parts.wants_events,
             tally: CallTally::default(),
-            spare_notices: Vec::new(),
             lease: parts.lease,
         }
     }
@@ -135,8 +145,9 @@ impl Channel {
             if self.out.get().notices.is_empty() {
                 break;
             }
-            let spare = std::mem::take(&mut self.spare_notices);
-            let mut notices = std::mem::replace(&mut self.out.get().notices, spare);
+            let step = self.out.step();
+            let spare = std::mem::take(&mut step.spare_notices);
+            let mut notices = std::mem::replace(&mut step.out.notices, spare);
             let mut each = notices.drain(..).peekable();
             while let Some((tag, notice)) = each.next() {
                 let Notice::Incoming(incoming) = notice else {
@@ -149,10 +160,10 @@ impl Channel {
                 {
                     begun.take(notice);
                 }
-                self.serve(tag, incoming, begun, context);
+                self.serve(tag, incoming, begun);
             }
             drop(each);
-            self.spare_notices = notices;
+            self.out.step().spare_notices = notices;
         }
         self.lease.set_report(self.core.memory());
         self.watch.note(&self.core);
@@ -160,7 +171,7 @@ impl Channel {
         if self.draining && self.core.state().is_none() {
             self.lease.parent().do_send(IdleSince { index: self.index, since: Some(now) });
         }
-        dawdle(context);
+        dawdle::<Channel>(context);
     }
 
     /// Time has passed since the last call: what was kept for the next one is given back, so that an idle
@@ -170,7 +181,6 @@ impl Channel {
         if self.out.get().is_empty() {
             self.out = Lazy::default();
         }
-        self.spare_notices = Vec::new();
     }
 
     fn publish(&mut self) {
@@ -244,18 +254,8 @@ impl Channel {
         }
     }
 
-    fn own(&mut self, context: &Context<Channel>) -> Arc<Addr<Channel>> {
-        self.own.get_or_insert_with(|| Arc::new(context.address())).clone()
-    }
-
-    fn serve(
-        &mut self,
-        tag: CallTag,
-        incoming: channel::Incoming,
-        begun: Begun,
-        context: &mut Context<Channel>,
-    ) {
-        let own = self.own(context);
+    fn serve(&mut self, tag: CallTag, incoming: channel::Incoming, begun: Begun) {
+        let own = self.own.clone();
         let Some(answering) = &self.answering else { return };
         let info = CallInfo {
             peer: answering.peer,
@@ -319,7 +319,7 @@ impl Handler<Begin> for Channel {
         }
         let tag = CallTag(self.core.tag().0.wrapping_add(1));
         if port.wants_link() {
-            port.opened(self.own(context), tag);
+            port.opened(self.own.clone(), tag);
         }
         self.port = Some((tag, Port::Client(begin.key, port)));
         self.core.handle_start(now, begin.start, self.out.get());

@@ -5,12 +5,13 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler};
+use actix::{Actor, ActorContext, AsyncContext, Handler};
 use futures::FutureExt;
 
 use super::channel::{Answering, Channel, ChannelGone, ChannelParts};
-use super::lifetime::{Child, Children, Held, Lease};
-use super::local_endpoint::{LocalEndpoint, Outbox};
+use super::context::Context;
+use super::lifetime::{ArcAddr, Child, Children, Held, Lease};
+use super::local_endpoint::{LocalEndpoint, Outbox, Target};
 use super::marks::Mark;
 use super::messages::{
     AskIdle, Begin, CallKey, CancelBegun, CancelCall, ChannelReplaced, ChannelSays, Close,
@@ -23,6 +24,7 @@ use crate::proto::CallFailure;
 use crate::proto::channel::{self, ChannelMemory, ChannelSetup, Start};
 use crate::proto::connection::{self, ConnectionOutput, ConnectionToChannel, WaitKey};
 use crate::proto::event::{CallTally, Origin};
+use crate::proto::peer::PeerReport;
 use crate::proto::router::{RouteId, Waker};
 use crate::wire::{AbortCode, ChannelIndex};
 
@@ -46,7 +48,7 @@ pub struct Connection {
     origin: Origin,
     peer: std::net::SocketAddr,
     setup: ChannelSetup,
-    answering: Option<Answering>,
+    answering: Option<Arc<Answering>>,
     wants_events: bool,
     channels: Children<Channel>,
     restarts: u32,
@@ -79,7 +81,7 @@ pub(crate) struct ConnectionParts {
     pub origin: Origin,
     pub peer: std::net::SocketAddr,
     pub setup: ChannelSetup,
-    pub answering: Option<Answering>,
+    pub answering: Option<Arc<Answering>>,
     pub mark: Mark,
     pub wants_events: bool,
     pub outbox: Outbox,
@@ -91,28 +93,29 @@ pub(crate) struct ConnectionParts {
 pub(crate) struct Contexts {
     connection: Context<Connection>,
     channels: [Context<Channel>; ChannelIndex::COUNT],
+    /// Made once: each is three allocations.
+    addresses: Target,
 }
 
 impl Contexts {
     pub fn new() -> Contexts {
-        Contexts {
-            connection: Context::new(),
-            channels: [(); ChannelIndex::COUNT].map(|()| Context::new()),
-        }
+        let connection = Context::new();
+        let channels = [(); ChannelIndex::COUNT].map(|()| Context::new());
+        let addresses = Target {
+            connection: Arc::new(connection.address()),
+            channels: channels.each_ref().map(|context: &Context<_>| Arc::new(context.address())),
+        };
+        Contexts { connection, channels, addresses }
     }
 
-    pub fn connection(&self) -> Addr<Connection> {
-        self.connection.address()
-    }
-
-    pub fn channels(&self) -> [Addr<Channel>; ChannelIndex::COUNT] {
-        self.channels.each_ref().map(|context| context.address())
+    /// Their addresses.
+    pub fn addresses(&self) -> &Target {
+        &self.addresses
     }
 
     /// Starts the connection, then its channels: their tasks run in this order.
     pub fn start(self, parts: ConnectionParts, now: Instant) {
-        let address = self.connection();
-        let addresses = self.channels();
+        let Target { connection: address, channels: addresses } = self.addresses;
         let mut actor = Connection {
             core: connection::Connection::new(parts.core_setup, now),
             out: ConnectionOutput::default(),
@@ -152,13 +155,13 @@ impl Connection {
     fn build_channel(
         &mut self,
         index: ChannelIndex,
-        own: Addr<Channel>,
-        parent: &Addr<Connection>,
+        own: ArcAddr<Channel>,
+        parent: &ArcAddr<Connection>,
         memory: ChannelMemory,
         now: Instant,
     ) -> Option<Channel> {
         let above: Arc<dyn Held> = self.lease.clone();
-        let lease = self.channels.lease(parent, index, own, memory, Some(above))?;
+        let lease = self.channels.lease(parent, index, own.clone(), memory, Some(above))?;
         let setup = ChannelSetup { index, memory, ..self.setup.clone() };
         Some(Channel::new(ChannelParts {
             core: channel::Channel::new(setup, now),
@@ -167,6 +170,7 @@ impl Connection {
             origin: Origin { cid: self.origin.cid.with_channel(index), ..self.origin },
             outbox: self.outbox.clone(),
             answering: self.answering.clone(),
+            own,
             mark: self.mark.child(),
             wants_events: self.wants_events,
             lease,
@@ -253,7 +257,7 @@ impl Connection {
             self.published = deadline;
         }
         let out = &mut self.out;
-        if !is_earlier && out.datagrams.is_empty() && out.events.is_empty() && out.peer.is_empty() {
+        if !is_earlier && out.datagrams.is_empty() && out.events.is_empty() && !out.proved {
             return;
         }
         // An endpoint that is gone wants nothing more.
@@ -263,7 +267,7 @@ impl Connection {
             datagrams: out.datagrams.take(),
             events: std::mem::take(&mut out.events),
             tally: CallTally::default(),
-            peer: std::mem::take(&mut out.peer),
+            peer: PeerReport { proved: std::mem::take(&mut out.proved), ..PeerReport::default() },
             holding: None,
             turn: None,
             deadline: if is_earlier { deadline } else { None },
@@ -303,8 +307,8 @@ impl Connection {
             return;
         }
         let own_context = Context::new();
-        let own = own_context.address();
-        let parent = context.address();
+        let own = Arc::new(own_context.address());
+        let parent = Arc::new(context.address());
         let built = self.build_channel(index, own.clone(), &parent, memory, now);
         if let Some(channel) = built {
             own_context.run(channel);

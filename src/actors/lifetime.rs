@@ -10,9 +10,13 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use actix::dev::ToEnvelope;
-use actix::{Actor, Addr, Context, Handler, Message};
+use actix::{Actor, Addr, Handler, Message};
 
+use super::context::Context;
 use super::messages::Close;
+
+/// An address whose clones cost no allocation; a clone of the address itself costs two.
+pub type ArcAddr<A> = Arc<Addr<A>>;
 
 /// Something that is held only so that it lives.
 pub trait Held: std::fmt::Debug + Send + Sync {}
@@ -42,10 +46,11 @@ pub struct ChildGone<C: Child> {
 /// The right of one child to live below its parent. Held by the child, dropped with it.
 pub struct Lease<P, C>
 where
-    P: Actor<Context = Context<P>> + Handler<ChildGone<C>>,
+    P: Actor + Handler<ChildGone<C>>,
+    P::Context: ToEnvelope<P, ChildGone<C>>,
     C: Child,
 {
-    parent: Addr<P>,
+    parent: ArcAddr<P>,
     key: C::Key,
     generation: u32,
     report: C::Report,
@@ -55,7 +60,7 @@ where
 
 impl<P, C> Lease<P, C>
 where
-    P: Actor<Context = Context<P>> + Handler<ChildGone<C>>,
+    P: Actor + Handler<ChildGone<C>>,
     P::Context: ToEnvelope<P, ChildGone<C>>,
     C: Child,
 {
@@ -77,7 +82,8 @@ where
 
 impl<P, C> std::fmt::Debug for Lease<P, C>
 where
-    P: Actor<Context = Context<P>> + Handler<ChildGone<C>>,
+    P: Actor + Handler<ChildGone<C>>,
+    P::Context: ToEnvelope<P, ChildGone<C>>,
     C: Child,
 {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -87,7 +93,8 @@ where
 
 impl<P, C> Drop for Lease<P, C>
 where
-    P: Actor<Context = Context<P>> + Handler<ChildGone<C>>,
+    P: Actor + Handler<ChildGone<C>>,
+    P::Context: ToEnvelope<P, ChildGone<C>>,
     C: Child,
 {
     fn drop(&mut self) {
@@ -103,7 +110,7 @@ where
 /// parent, the children that are left are closed.
 #[derive(Debug)]
 pub struct Children<C: Child> {
-    alive: HashMap<C::Key, (u32, Addr<C>)>,
+    alive: HashMap<C::Key, (u32, ArcAddr<C>)>,
     next_generation: u32,
     is_closed: bool,
 }
@@ -119,14 +126,15 @@ impl<C: Child> Children<C> {
     /// closed, or the key is taken.
     pub fn lease<P>(
         &mut self,
-        parent: &Addr<P>,
+        parent: &ArcAddr<P>,
         key: C::Key,
-        address: Addr<C>,
+        address: ArcAddr<C>,
         report: C::Report,
         above: Option<Arc<dyn Held>>,
     ) -> Option<Lease<P, C>>
     where
-        P: Actor<Context = Context<P>> + Handler<ChildGone<C>>,
+        P: Actor + Handler<ChildGone<C>>,
+        P::Context: ToEnvelope<P, ChildGone<C>>,
     {
         if self.is_closed || self.alive.contains_key(&key) {
             return None;
@@ -166,12 +174,12 @@ impl<C: Child> Children<C> {
 
     /// A child's address, for a message of its parent.
     pub fn get(&self, key: C::Key) -> Option<&Addr<C>> {
-        self.alive.get(&key).map(|(_, address)| address)
+        self.alive.get(&key).map(|(_, address)| &**address)
     }
 
     /// All that live.
     pub fn iter(&self) -> impl Iterator<Item = &Addr<C>> {
-        self.alive.values().map(|(_, address)| address)
+        self.alive.values().map(|(_, address)| &**address)
     }
 
     /// How many live.

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use super::channel::{Answering, Channel};
 use super::connection::{Connection, ConnectionParts, Contexts};
-use super::lifetime::{ChildGone, Children, Held};
+use super::lifetime::{ArcAddr, ChildGone, Children, Held};
 use super::marks::Mark;
 use super::messages;
 use super::messages::{
@@ -44,16 +44,10 @@ pub(crate) fn now() -> Instant {
 }
 
 /// What reaches a connection: the packet path's look-up ends here.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Target {
-    pub connection: Addr<Connection>,
-    pub channels: [Addr<Channel>; ChannelIndex::COUNT],
-}
-
-impl From<&Contexts> for Target {
-    fn from(contexts: &Contexts) -> Target {
-        Target { connection: contexts.connection(), channels: contexts.channels() }
-    }
+    pub connection: ArcAddr<Connection>,
+    pub channels: [ArcAddr<Channel>; ChannelIndex::COUNT],
 }
 
 /// What a LocalEndpoint is built with.
@@ -87,6 +81,8 @@ pub struct LocalEndpoint {
     /// What connections and channels put out: a queue of its own, which costs a third of a message.
     outputs: mpsc::UnboundedReceiver<Output>,
     outbox: Outbox,
+    /// Our own address; made with the first connection.
+    own: Option<ArcAddr<LocalEndpoint>>,
     subscribers: Vec<Box<dyn Subscriber>>,
     client_call: Arc<crate::proto::config::CallConfig>,
     server_call: Arc<crate::proto::config::CallConfig>,
@@ -125,6 +121,7 @@ impl LocalEndpoint {
             gathered: None,
             outputs,
             outbox,
+            own: None,
             egress: Egress::new(parts.network.max_segments(), parts.config.egress_max_bytes),
             network: parts.network,
             has_random_serials,
@@ -172,14 +169,15 @@ impl LocalEndpoint {
             serials: serials.clone(),
             security,
             needs_reach: opening.needs_reach,
-            hint: opening.hint,
+            hint: Arc::new(opening.hint),
             memory: ChannelMemory::default(),
         };
         // After an upgrade the calls are those of the other service.
         let service = self.services.get(&opening.service_id).cloned().unwrap_or(service);
-        let answering = Some(Answering { service, peer: opening.peer });
+        let answering = Some(Arc::new(Answering { service, peer: opening.peer }));
         let contexts = Contexts::new();
-        let route = self.router.insert_server(now, &opening, Target::from(&contexts));
+        let target = contexts.addresses().clone();
+        let route = self.router.insert_server(now, &opening, target);
         let core_setup = ConnectionSetup {
             role: Role::Server,
             ids: opening.ids,
@@ -202,7 +200,7 @@ impl LocalEndpoint {
         &mut self,
         connect: &Connect,
         own: &Addr<LocalEndpoint>,
-    ) -> Result<Addr<Connection>, ConnectError> {
+    ) -> Result<ArcAddr<Connection>, ConnectError> {
         if self.ending.is_some() {
             return Err(ConnectError::Closed);
         }
@@ -224,9 +222,10 @@ impl LocalEndpoint {
             return Err(ConnectError::SecurityClass);
         };
         let contexts = Contexts::new();
-        let address = contexts.connection();
-        let target = Target::from(&contexts);
-        let route = self.router.insert_client(now, ids, connect.peer, target, &mut self.router_out);
+        let target = contexts.addresses().clone();
+        let address = target.connection.clone();
+        let out = &mut self.router_out;
+        let route = self.router.insert_client(now, ids, connect.peer, target, out);
         self.router.set_security(route, security, false);
         let serials = SerialCounter::new();
         let setup = ChannelSetup {
@@ -240,7 +239,7 @@ impl LocalEndpoint {
             serials: serials.clone(),
             security: Security::Ready(start.session),
             needs_reach: false,
-            hint: self.router.hint(route),
+            hint: Arc::new(self.router.hint(route)),
             memory: ChannelMemory::default(),
         };
         let core_setup = ConnectionSetup {
@@ -263,12 +262,13 @@ impl LocalEndpoint {
         contexts: Contexts,
         core_setup: ConnectionSetup,
         setup: ChannelSetup,
-        answering: Option<Answering>,
+        answering: Option<Arc<Answering>>,
         own: &Addr<LocalEndpoint>,
     ) {
-        let address = contexts.connection();
+        let address = contexts.addresses().connection.clone();
         let above = Some(self.life.clone());
-        let Some(lease) = self.connections.lease(own, route, address, (), above) else {
+        let own = self.shared(own);
+        let Some(lease) = self.connections.lease(&own, route, address, (), above) else {
             self.router.remove(now(), route);
             return;
         };
@@ -288,6 +288,11 @@ impl LocalEndpoint {
             lease,
         };
         contexts.start(parts, now());
+    }
+
+    /// Our own address, for those that hold it.
+    fn shared(&mut self, own: &Addr<LocalEndpoint>) -> ArcAddr<LocalEndpoint> {
+        self.own.get_or_insert_with(|| Arc::new(own.clone())).clone()
     }
 
     /// A connection is gone. One that drained has ended its calls; one that did not has broken, and
@@ -394,7 +399,7 @@ impl LocalEndpoint {
     ) {
         let Some(service_id) = self.router.service_of(route) else { return };
         // Whatever becomes of it from here on, its place is given back.
-        let turn = Ok(RunningCall::new(own.clone(), service_id));
+        let turn = Ok(RunningCall::new(self.shared(own), service_id));
         if let Some(target) = self.router.target(route) {
             target.channels[channel.index()].do_send(messages::Turn { tag, turn });
         }

@@ -40,11 +40,7 @@ mod nothing {
         pub fn note(&self, _: &Channel) {}
     }
 
-    pub fn dawdle<A: actix::Actor>(_: &mut actix::Context<A>)
-    where
-        A: actix::Actor<Context = actix::Context<A>>,
-    {
-    }
+    pub fn dawdle<A: actix::Actor>(_: &mut A::Context) {}
 }
 
 #[cfg(not(feature = "testkit"))]

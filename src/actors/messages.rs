@@ -2,12 +2,13 @@
 
 use std::time::Instant;
 
-use actix::{Addr, Message};
+use actix::Message;
 use bytes::Bytes;
 use futures::channel::{mpsc, oneshot};
 use smallvec::SmallVec;
 
 use super::Channel;
+use super::lifetime::ArcAddr;
 use super::snapshot::SnapshotPart;
 use crate::client::port::ClientPort;
 use crate::error::{ConnectError, ShutdownReport};
@@ -74,12 +75,15 @@ pub struct Turn {
 /// the call ends up, also if it gets lost.
 #[derive(Debug)]
 pub struct RunningCall {
-    endpoint: Addr<super::LocalEndpoint>,
+    endpoint: ArcAddr<super::LocalEndpoint>,
     service_id: ServiceId,
 }
 
 impl RunningCall {
-    pub(crate) fn new(endpoint: Addr<super::LocalEndpoint>, service_id: ServiceId) -> RunningCall {
+    pub(crate) fn new(
+        endpoint: ArcAddr<super::LocalEndpoint>,
+        service_id: ServiceId,
+    ) -> RunningCall {
         RunningCall { endpoint, service_id }
     }
 }
@@ -168,7 +172,7 @@ pub struct ChannelReplaced {
     /// The place.
     pub index: ChannelIndex,
     /// The new channel.
-    pub channel: Addr<Channel>,
+    pub channel: ArcAddr<Channel>,
 }
 
 /// Channel to connection: a word of the core.
@@ -284,15 +288,15 @@ pub struct Connect {
 
 /// A client connection on its way to its user: closed, if it gets lost there.
 #[derive(Debug)]
-pub struct Connected(Option<Addr<super::Connection>>);
+pub struct Connected(Option<ArcAddr<super::Connection>>);
 
 impl Connected {
-    pub(crate) fn new(address: Addr<super::Connection>) -> Connected {
+    pub(crate) fn new(address: ArcAddr<super::Connection>) -> Connected {
         Connected(Some(address))
     }
 
     /// The connection, for somebody who will close it.
-    pub fn keep(mut self) -> Option<Addr<super::Connection>> {
+    pub fn keep(mut self) -> Option<ArcAddr<super::Connection>> {
         self.0.take()
     }
 }

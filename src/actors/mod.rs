@@ -41,6 +41,7 @@
 
 pub mod channel;
 pub mod connection;
+mod context;
 pub mod lifetime;
 pub mod local_endpoint;
 mod marks;

@@ -100,7 +100,7 @@ impl Connection {
             _keep: keep,
         });
         let opened = bundle.open().await?;
-        bundle.slots[0].set(opened.keep().map(Arc::new));
+        bundle.slots[0].set(opened.keep());
         Ok(Connection { bundle })
     }
 
@@ -341,7 +341,7 @@ impl Place {
         if let Some(connection) = slot.get() {
             return Ok(connection);
         }
-        let opened = self.bundle.open().await?.keep().map(Arc::new);
+        let opened = self.bundle.open().await?.keep();
         slot.set(opened.clone());
         opened.ok_or(ConnectError::Closed)
     }

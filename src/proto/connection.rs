@@ -14,7 +14,6 @@ use std::time::{Duration, Instant, SystemTime};
 use super::channel::{ChannelMemory, ChannelToConnection, Security};
 use super::config::ConnectionConfig;
 use super::datagrams::Datagrams;
-use super::peer::PeerReport;
 use super::{CallFailure, ConnectionFailure, DropReason, Event, Role, SerialCounter, event};
 use crate::security::{
     ClientHandshake, ConnectionIds, EntropySource, Identity, SecurityBrief, ServerHandshake,
@@ -101,8 +100,8 @@ pub struct ConnectionOutput<W> {
     pub verification: Option<VerificationFuture>,
     /// The channels shall say since when they are idle: [`Connection::handle_idle`].
     pub asks_idle: bool,
-    /// To the endpoint's memory of the peer.
-    pub peer: PeerReport,
+    /// The peer has proved its address.
+    pub proved: bool,
     /// The connection has nothing more to do: close it.
     pub closes: bool,
 }
@@ -119,7 +118,7 @@ impl<W> Default for ConnectionOutput<W> {
             secured: None,
             verification: None,
             asks_idle: false,
-            peer: PeerReport::default(),
+            proved: false,
             closes: false,
         }
     }
@@ -190,13 +189,16 @@ pub struct Connection<W> {
     unsecured_calls: u8,
     idle_since: Instant,
     /// Server: answers to the question how long the channels have been idle.
-    idle_answers: [Option<Option<Instant>>; ChannelIndex::COUNT],
+    idle_answers: Option<Box<IdleAnswers>>,
     idle_due: Option<Instant>,
     /// Server: a call has reached its service. One that never had such a call is not kept for long.
     is_served: bool,
     failures_answered: u32,
     failure_answered_at: Option<Instant>,
 }
+
+/// Since when each channel is idle, as far as they have said so.
+type IdleAnswers = [Option<Option<Instant>>; ChannelIndex::COUNT];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Upgrade {
@@ -236,7 +238,7 @@ impl<W> Connection<W> {
             upgrade: if setup.asks_upgrade { Upgrade::Wanted } else { Upgrade::No },
             unsecured_calls: 0,
             idle_since: now,
-            idle_answers: [None; ChannelIndex::COUNT],
+            idle_answers: None,
             idle_due: later_by(now, idle),
             is_served: false,
             failures_answered: 0,
@@ -487,7 +489,7 @@ impl<W> Connection<W> {
             }
             Role::Client => self.note_idle(now),
             Role::Server => {
-                self.idle_answers = [None; ChannelIndex::COUNT];
+                self.idle_answers = None;
                 self.idle_due = None;
                 out.asks_idle = true;
             }

@@ -390,7 +390,7 @@ impl<T> Router<T> {
     /// What a channel is at, for DEBUG.
     pub fn set_brief(&mut self, id: RouteId, channel: ChannelIndex, brief: ChannelBrief) {
         if let Some(route) = self.table.get_mut(id) {
-            route.briefs[channel.index()] = brief;
+            route.briefs.get_or_insert_default()[channel.index()] = brief;
         }
     }
 

@@ -18,6 +18,7 @@ use crate::proto::connection::{
     Connection, ConnectionOutput, ConnectionSetup, ConnectionToChannel, Handshake, WaitKey,
 };
 use crate::proto::event::Origin;
+use crate::proto::peer::PeerReport;
 use crate::proto::router::{
     ChannelBrief, Identity, Offer, Opening, RouteId, Router, RouterOutput, Step, Turn, Waker,
 };
@@ -221,7 +222,7 @@ impl InlineEndpoint {
             serials: serials.clone(),
             security: Security::Ready(start.session),
             needs_reach: false,
-            hint,
+            hint: hint.into(),
             memory: Default::default(),
         };
         let connection = Connection::new(
@@ -559,7 +560,7 @@ impl InlineEndpoint {
             serials: serials.clone(),
             security,
             needs_reach: opening.needs_reach,
-            hint: opening.hint,
+            hint: opening.hint.into(),
             memory: Default::default(),
         };
         let connection = Connection::new(
@@ -810,7 +811,8 @@ impl InlineEndpoint {
         let Some(tree) = self.trees.get(&route) else { return };
         let origin = Origin { epoch: tree.ids.epoch, cid: tree.ids.cid };
         let deadline = tree.connection.next_deadline();
-        self.router.learn(now, route, &out.peer);
+        let report = PeerReport { proved: out.proved, ..PeerReport::default() };
+        self.router.learn(now, route, &report);
         self.send(now, route, &mut out.datagrams);
         self.record(origin, out.events);
         for (index, word) in out.channels {

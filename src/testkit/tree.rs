@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 use actix::fut::wrap_future;
-use actix::{Actor, AsyncContext, Context};
+use actix::{Actor, AsyncContext};
 
 /// What happened to an actor. Its parent is above it in the tree; an endpoint has none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +97,7 @@ impl Drop for Mark {
 }
 
 /// What a slow channel does after each message.
-pub(crate) fn dawdle<A: Actor<Context = Context<A>>>(context: &mut Context<A>) {
+pub(crate) fn dawdle<A: Actor<Context: AsyncContext<A>>>(context: &mut A::Context) {
     if let Some(delay) = DELAY.get() {
         context.wait(wrap_future(tokio::time::sleep(delay)));
     }

@@ -100,7 +100,7 @@ impl Physics {
             serials: SerialCounter::new(),
             security: Security::Ready(None),
             needs_reach: self.bounds.reach && role == Role::Server,
-            hint,
+            hint: hint.into(),
             memory,
         };
         Channel::new(setup, self.now)

@@ -118,7 +118,7 @@ impl End {
                 })),
                 security: Security::Ready(session.clone()),
                 needs_reach: options.needs_reach && side == Side::Server,
-                hint: PeerHint::default(),
+                hint: PeerHint::default().into(),
                 memory: Default::default(),
             };
             End {

@@ -93,10 +93,9 @@ impl Channel {
     /// Takes out what only says how long something takes, where any timer may be due at any time, and the
     /// upper part of counters that are only asked whether they have reached their limit.
     pub fn settle(&mut self, now: Instant) {
-        settle_hint(&mut self.hint);
+        settle_hint(self.hint_mut());
         if self.config.abort_interval.is_zero() {
-            self.aborts = Default::default();
-            self.busies = Default::default();
+            self.throttles = None;
         }
         let Some(call) = &mut self.call else { return };
         call.rtt = Rtt::new(call.rtt.memory().map(settled_rtt));
@@ -168,8 +167,7 @@ impl Hash for Channel {
             has_served,
             draining,
             identity: _,
-            aborts,
-            busies,
+            throttles,
             idle_since,
             told,
             told_before,
@@ -180,6 +178,6 @@ impl Hash for Channel {
         (role, epoch, cid, security_index, service_id, serials.peek()).hash(hasher);
         (matches!(security, Security::Pending), needs_reach, hint, memory).hash(hasher);
         (call, final_ack, failure, has_served, draining).hash(hasher);
-        (aborts, busies, idle_since, told, told_before).hash(hasher);
+        (throttles, idle_since, told, told_before).hash(hasher);
     }
 }

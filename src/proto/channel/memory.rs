@@ -48,6 +48,13 @@ impl LastEnd {
     }
 }
 
+/// Limits what a channel repeats to packets that should not come.
+#[derive(Clone, Copy, Debug, Default, Hash)]
+pub(super) struct Throttles {
+    pub aborts: AbortThrottle,
+    pub busies: AbortThrottle,
+}
+
 /// Limits identical aborts (rx-calls.md 13, "abort throttle").
 #[derive(Clone, Copy, Debug, Default, Hash)]
 pub(super) struct AbortThrottle {

@@ -86,8 +86,8 @@ pub struct ChannelSetup {
     pub security: Security,
     /// Server: whether the service waits for the proof of the client's address.
     pub needs_reach: bool,
-    /// What is known of the peer.
-    pub hint: PeerHint,
+    /// What is known of the peer: shared by the channels until each learns more.
+    pub hint: Arc<PeerHint>,
     /// What is left of an earlier channel in this place; default for a new connection.
     pub memory: ChannelMemory,
 }
@@ -146,7 +146,8 @@ pub struct Channel {
     serials: SerialCounter,
     security: Security,
     needs_reach: bool,
-    hint: PeerHint,
+    /// Its own from the first change on: most channels of most connections never have a call.
+    hint: Arc<PeerHint>,
     memory: ChannelMemory,
     call: Option<Box<Call>>,
     /// Memory of the call before.
@@ -161,15 +162,16 @@ pub struct Channel {
     draining: bool,
     /// Server: who the client is.
     identity: Option<Arc<Identity>>,
-    aborts: memory::AbortThrottle,
-    busies: memory::AbortThrottle,
+    /// There once one was needed.
+    throttles: Option<Box<memory::Throttles>>,
     /// When a call last ended, or the channel began.
     idle_since: Instant,
     /// What the endpoint was told that the channel holds.
     told: Holding,
     /// And before that.
     told_before: Holding,
-    sealed: SealedTraffic,
+    /// There once something was opened or sealed.
+    sealed: Option<Box<SealedTraffic>>,
     /// Which of the legal ways it goes, where there are several.
     choices: Choices,
 }
@@ -214,12 +216,11 @@ impl Channel {
             has_served: false,
             draining: false,
             identity: None,
-            aborts: memory::AbortThrottle::default(),
-            busies: memory::AbortThrottle::default(),
+            throttles: None,
             idle_since: now,
             told: Holding::default(),
             told_before: Holding::default(),
-            sealed: SealedTraffic::default(),
+            sealed: None,
             choices,
         }
     }
@@ -250,7 +251,7 @@ impl Channel {
         let mut path = self.hint.path;
         path.merge(&hint.path);
         let is_linux = self.hint.is_linux || hint.is_linux;
-        self.hint = PeerHint { proved_until, path, is_linux, ..*hint };
+        *self.hint_mut() = PeerHint { proved_until, path, is_linux, ..*hint };
         if hint.room != room {
             self.set_room(now, hint.room);
         }
@@ -337,7 +338,7 @@ impl Channel {
     ) {
         self.security = Security::Ready(session);
         // A valid RESPONSE came from where the CHALLENGE went.
-        self.hint.proved_until = Some(now + self.config.reach_ttl);
+        self.hint_mut().proved_until = Some(now + self.config.reach_ttl);
         if let Some(call) = &mut self.call {
             call.is_proved = true;
         }
@@ -442,7 +443,7 @@ impl Channel {
 
     /// What it has opened and sealed.
     pub fn sealed_traffic(&self) -> SealedTraffic {
-        self.sealed
+        self.sealed.as_deref().copied().unwrap_or_default()
     }
 
     /// Since when the channel has had no call; `None` while it has one.
@@ -553,7 +554,7 @@ impl Channel {
             self.memory.end = end;
             if call.send.has_sent() {
                 out.peer.congestion = Some(call.congestion.memory(now));
-                self.hint.congestion = out.peer.congestion;
+                self.hint_mut().congestion = out.peer.congestion;
             }
             out.events.push(Event::CallEnded(event::CallEnded {
                 role: self.role,
@@ -683,26 +684,38 @@ impl Channel {
 
     /// Reports a change of the peer's memory to the endpoint, and believes it here at once.
     fn learn(&mut self, now: Instant, out: &mut ChannelOutput, change: PeerReport) {
-        if let Some(rtt) = change.rtt {
-            out.peer.rtt = Some(rtt);
-            self.hint.rtt = Some(rtt);
+        let PeerReport { rtt, congestion: _, sizes, path, is_linux, proved } = change;
+        let is_news = rtt.is_some() || sizes.is_some() || path.is_some() || is_linux || proved;
+        if !is_news {
+            return;
         }
-        if let Some(sizes) = change.sizes {
+        let proved_until = proved.then(|| now + self.config.reach_ttl);
+        let hint = self.hint_mut();
+        if rtt.is_some() {
+            out.peer.rtt = rtt;
+            hint.rtt = rtt;
+        }
+        if let Some(sizes) = sizes {
             out.peer.sizes = Some(sizes);
-            self.hint.sizes = sizes;
+            hint.sizes = sizes;
         }
-        if let Some(path) = change.path {
+        if let Some(path) = path {
             out.peer.path = Some(path);
-            self.hint.path = path;
+            hint.path = path;
         }
-        if change.is_linux {
+        if is_linux {
             out.peer.is_linux = true;
-            self.hint.is_linux = true;
+            hint.is_linux = true;
         }
-        if change.proved {
+        if proved {
             out.peer.proved = true;
-            self.hint.proved_until = Some(now + self.config.reach_ttl);
+            hint.proved_until = proved_until;
         }
+    }
+
+    /// What is known of the peer, to be changed: from here on this channel has its own.
+    fn hint_mut(&mut self) -> &mut PeerHint {
+        Arc::make_mut(&mut self.hint)
     }
 }
 

@@ -178,7 +178,7 @@ impl Channel {
         }));
         let outcome = session.open_run(&sealed, &mut plain);
         for (packet, plain) in sealed.drain(..).zip(plain.drain(..)) {
-            let traffic = &mut self.sealed;
+            let traffic = self.sealed.get_or_insert_default();
             traffic.opened_packets = traffic.opened_packets.wrapping_add(1);
             traffic.opened_bytes = traffic.opened_bytes.wrapping_add(packet.payload.len() as u32);
             if let Some(call) = &mut self.call {
@@ -239,7 +239,9 @@ impl Channel {
 
     /// How much room all calls together have now.
     pub(super) fn set_room(&mut self, now: Instant, room: Room) {
-        self.hint.room = room;
+        if self.hint.room != room {
+            self.hint_mut().room = room;
+        }
         let Some(call) = &mut self.call else { return };
         let was_exhausted = call.receive.is_exhausted();
         let was_held_back = call.receive.is_held_back();
@@ -342,7 +344,13 @@ impl Channel {
                 self.final_ack = None;
                 self.send_closing_ack(number, reason, serial, packets, window, out);
             }
-            (_, Some(code)) if self.aborts.allows(code, now, &self.config) => {
+            (_, Some(code))
+                if self.throttles.get_or_insert_default().aborts.allows(
+                    code,
+                    now,
+                    &self.config,
+                ) =>
+            {
                 self.send_abort(number, code, out);
             }
             (_, Some(_)) => out.drop(DropReason::Throttled),

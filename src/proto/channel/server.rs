@@ -70,7 +70,8 @@ impl Channel {
             return out.drop(DropReason::OutOfState);
         }
         // Not more often than an abort would be (rx-calls.md 8).
-        if !self.busies.allows(AbortCode::default(), now, &self.config) {
+        let throttle = &mut self.throttles.get_or_insert_default().busies;
+        if !throttle.allows(AbortCode::default(), now, &self.config) {
             return out.drop(DropReason::Throttled);
         }
         let number = packet.header.call_number;

@@ -32,7 +32,11 @@ impl Channel {
     /// The path takes other sizes than was thought. What is in flight in larger datagrams has not arrived:
     /// it goes again at once, and may be fragmented, since a packet that has its number keeps its size.
     pub fn handle_path_size(&mut self, now: Instant, path: &PathSize, out: &mut ChannelOutput) {
-        self.hint.path.merge(path);
+        let mut merged = self.hint.path;
+        merged.merge(path);
+        if merged != self.hint.path {
+            self.hint_mut().path = merged;
+        }
         self.resend_larger(now, out);
         self.conclude(now, out);
     }
@@ -96,11 +100,11 @@ impl Channel {
             return;
         }
         let jumbograms = (2..=packets).rev().map(jumbogram_len);
-        let before = self.hint.path;
-        let size =
-            self.hint.path.next_probe(now, jumbograms.chain([DATAGRAM_DEFAULT, DATAGRAM_BASE]));
-        if self.hint.path != before {
-            out.peer.path = Some(self.hint.path);
+        let mut path = self.hint.path;
+        let size = path.next_probe(now, jumbograms.chain([DATAGRAM_DEFAULT, DATAGRAM_BASE]));
+        if path != self.hint.path {
+            self.hint_mut().path = path;
+            out.peer.path = Some(path);
         }
         if let Some(size) = size {
             self.send_size_probe(now, size, 0, out);

@@ -175,7 +175,7 @@ impl Channel {
             let ids = PacketIds { cid, call_number: call.number, seq, from_client };
             scratch.packets.push(PlainPacket { ids, len });
         }
-        let traffic = &mut self.sealed;
+        let traffic = self.sealed.get_or_insert_default();
         traffic.sealed_packets = traffic.sealed_packets.wrapping_add(scratch.packets.len() as u32);
         traffic.sealed_bytes = traffic.sealed_bytes.wrapping_add(scratch.plain.len() as u32);
         let mut sealed = Vec::with_capacity(scratch.plain.len() + 16 * scratch.packets.len());

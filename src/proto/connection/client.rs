@@ -31,6 +31,9 @@ impl<W> Connection<W> {
         let key = WaitKey(self.next_key);
         // A deadline beyond the end of the clock is none.
         let until = deadline.and_then(|deadline| now.checked_add(deadline));
+        if self.waiting.capacity() == 0 {
+            self.waiting.reserve_exact(1);
+        }
         self.waiting.push_back(Waiting { key, work, since: now, until });
         self.start_waiting(now, out);
         self.waiting.back().is_some_and(|last| last.key == key).then_some(key)
@@ -69,6 +72,10 @@ impl<W> Connection<W> {
             let asks = self.upgrade == Upgrade::Wanted;
             if asks {
                 self.upgrade = Upgrade::Asked;
+            }
+            if out.starts.capacity() == 0 {
+                // Mostly there is one, and an idle connection keeps the place.
+                out.starts.reserve_exact(1);
             }
             out.starts.push((index, waiting.work, asks));
         }

@@ -4,7 +4,7 @@ use std::time::{Instant, SystemTime};
 
 use super::{
     AbortCode, ChannelIndex, Connection, ConnectionFailure, ConnectionOutput, ConnectionToChannel,
-    DropReason, Event, Handshake, PeerReport, Phase, Verification, Verified, bit, event, later_by,
+    DropReason, Event, Handshake, Phase, Verification, Verified, bit, event, later_by,
 };
 use crate::proto::Why;
 use crate::wire::PacketType;
@@ -46,11 +46,14 @@ impl<W> Connection<W> {
         since: Option<Instant>,
         out: &mut ConnectionOutput<W>,
     ) {
-        self.idle_answers[index.index()] = Some(since);
-        if self.idle_answers.iter().any(Option::is_none) || self.failure().is_some() {
+        let has_failed = self.failure().is_some();
+        let answers = self.idle_answers.get_or_insert_default();
+        answers[index.index()] = Some(since);
+        if answers.iter().any(Option::is_none) || has_failed {
             return;
         }
-        let answers = self.idle_answers.map(Option::flatten);
+        let answers = answers.map(Option::flatten);
+        self.idle_answers = None;
         let limit = if self.is_served {
             self.config.server_idle
         } else {
@@ -149,7 +152,7 @@ impl<W> Connection<W> {
         out.secured = self.session.as_ref().map(|session| session.brief());
         self.call_numbers = verified.call_numbers;
         self.unsecured_calls = 0;
-        out.peer = PeerReport { proved: true, ..PeerReport::default() };
+        out.proved = true;
         out.events.push(Event::Challenged(event::Challenged { secured: true }));
         for index in ChannelIndex::ALL {
             out.channels.push((

@@ -182,7 +182,7 @@ impl<T> Router<T> {
             .iter()
             .map(|(_, route)| route)
             .filter(|route| {
-                !only_interesting || route.briefs.iter().any(|brief| brief.state.is_some())
+                !only_interesting || route.briefs().iter().any(|brief| brief.state.is_some())
             })
             .nth(index);
         let Some(route) = route else {
@@ -204,7 +204,7 @@ impl<T> Router<T> {
             ..debug::Connection::default()
         };
         record.security = security_stats(route);
-        for (slot, brief) in route.briefs.iter().enumerate() {
+        for (slot, brief) in route.briefs().iter().enumerate() {
             record.call_number[slot] = brief.number;
             record.call_state[slot] = debug_state(brief.state, !brief.number.is_none());
             record.call_mode[slot] = debug_mode(brief.state);
@@ -279,7 +279,7 @@ fn security_stats<T>(route: &Route<T>) -> debug::SecurityStats {
         return debug::SecurityStats::default();
     }
     let sum = |count: fn(&SealedTraffic) -> u32| {
-        route.briefs.iter().fold(0, |sum: u32, brief| sum.wrapping_add(count(&brief.sealed)))
+        route.briefs().iter().fold(0, |sum: u32, brief| sum.wrapping_add(count(&brief.sealed)))
     };
     let packets_received = sum(|sealed| sealed.opened_packets);
     let mut flags = 0;

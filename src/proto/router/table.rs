@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::time::Instant;
 
 use foldhash::fast::FixedState;
@@ -58,17 +59,23 @@ pub(super) struct Route<T> {
     pub is_broken: bool,
     /// It counts among the connections whose peers have not proved their addresses.
     pub is_unproved: bool,
-    pub briefs: [ChannelBrief; ChannelIndex::COUNT],
+    /// There once a channel had something to say, and only where DEBUG is answered.
+    pub briefs: Option<Box<[ChannelBrief; ChannelIndex::COUNT]>>,
     /// What its class says, for DEBUG answers, and whether it is secured.
     pub security: SecurityBrief,
     pub is_secured: bool,
     pub deadlines: [Option<Instant>; SLOTS],
     pub memory: RouteMemory,
     /// Of channels whose calls wait for their service.
-    pub tickets: [Option<u64>; ChannelIndex::COUNT],
+    pub tickets: [Option<NonZeroU64>; ChannelIndex::COUNT],
 }
 
 impl<T> Route<T> {
+    /// What its channels were at last.
+    pub fn briefs(&self) -> [ChannelBrief; ChannelIndex::COUNT] {
+        self.briefs.as_deref().copied().unwrap_or_default()
+    }
+
     pub fn new(
         key: Key,
         role: Role,
@@ -88,7 +95,7 @@ impl<T> Route<T> {
             is_closing: false,
             is_broken: false,
             is_unproved: false,
-            briefs: Default::default(),
+            briefs: None,
             security: SecurityBrief::default(),
             is_secured: false,
             deadlines: [None; SLOTS],

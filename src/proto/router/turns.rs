@@ -1,7 +1,7 @@
 //! Services that run only so many calls at once, and the calls that wait for their turn (rx-calls.md 4.1).
 
 use std::collections::{BTreeMap, HashMap};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 
 use foldhash::fast::FixedState;
 
@@ -83,7 +83,7 @@ impl<T> Router<T> {
         limited.waiting.insert(ticket, (id, channel, tag));
         self.turns.waiting += 1;
         if let Some(route) = self.table.get_mut(id) {
-            route.tickets[channel.index()] = Some(ticket);
+            route.tickets[channel.index()] = NonZeroU64::new(ticket);
         }
         Some((tag, Turn::Waits))
     }
@@ -133,7 +133,9 @@ impl<T> Router<T> {
     /// A channel's call waits no more.
     pub(super) fn forget_ticket(&mut self, id: RouteId, channel: ChannelIndex) {
         let Some(route) = self.table.get_mut(id) else { return };
-        let Some(ticket) = route.tickets[channel.index()].take() else { return };
+        let Some(ticket) = route.tickets[channel.index()].take().map(NonZeroU64::get) else {
+            return;
+        };
         let service_id = route.service_id;
         if let Some(limited) = self.turns.services.get_mut(&service_id)
             && limited.waiting.remove(&ticket).is_some()
