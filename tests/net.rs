@@ -72,6 +72,25 @@ async fn receive_datagrams(
     (datagrams, errors)
 }
 
+/// Datagrams come through a socket that looks for them, while it looks and after it has gone to sleep.
+#[tokio::test]
+async fn busy_polling_misses_nothing() {
+    let any = UdpOptions::bind_to(addr("127.0.0.1:0"));
+    let mut busy = any.busy_poll(Duration::from_millis(5)).bind().unwrap().open().unwrap();
+    let other = UdpSocket::bind("127.0.0.1:0").unwrap();
+    for pause_ms in [0, 0, 1, 30, 0, 30] {
+        let (other, to) = (other.try_clone().unwrap(), busy.local_addr());
+        let sender = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(pause_ms));
+            other.send_to(&[pause_ms as u8], to).unwrap();
+        });
+        let (datagrams, errors) = receive_datagrams(&mut busy, 1).await;
+        assert_eq!(datagrams[0].1, [pause_ms as u8]);
+        assert!(errors.is_empty());
+        sender.join().unwrap();
+    }
+}
+
 /// An address at which nobody listens.
 fn closed(text: &str) -> SocketAddr {
     UdpSocket::bind(text).unwrap().local_addr().unwrap()

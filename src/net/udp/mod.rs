@@ -4,6 +4,7 @@
 //! passing. Does not know what the datagrams mean, and keeps no state about peers.
 
 mod buffers;
+mod busy_poll;
 mod error_queue;
 mod fragmentation;
 mod options;
@@ -14,6 +15,7 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, Waker, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -23,7 +25,7 @@ use tokio::{
     net::UdpSocket,
 };
 
-use self::{buffers::Buffers, error_queue::ErrorQueue};
+use self::{buffers::Buffers, busy_poll::BusyPoll, error_queue::ErrorQueue};
 use super::{Incoming, Network, PathError, Transmit, cut};
 
 pub use options::{BoundUdp, UdpOptions};
@@ -58,6 +60,7 @@ pub struct UdpNetwork {
     error_watch: ErrorWatch,
     /// Whoever waits in `poll_receive`, for news that a send came upon.
     receiver: Option<Waker>,
+    busy: BusyPoll,
 }
 
 /// Resolves when the socket has an error. Tokio's readable and writable do not include that, and only
@@ -72,7 +75,7 @@ struct Backlog {
 }
 
 impl UdpNetwork {
-    fn open(socket: std::net::UdpSocket) -> io::Result<UdpNetwork> {
+    fn open(socket: std::net::UdpSocket, busy_poll: Duration) -> io::Result<UdpNetwork> {
         let local_addr = socket.local_addr()?;
         let state = socket_state(&socket)?;
         error_queue::enable(&socket, local_addr.is_ipv6())?;
@@ -89,6 +92,7 @@ impl UdpNetwork {
             error_queue: ErrorQueue::new(),
             path_errors: Vec::new(),
             receiver: None,
+            busy: BusyPoll::new(busy_poll),
         })
     }
 
@@ -130,6 +134,7 @@ impl Network for UdpNetwork {
             let received = self.receive(into);
             into.append(&mut self.path_errors);
             if into.len() > had {
+                self.busy.received();
                 return Poll::Ready(Ok(()));
             }
             match received {
@@ -137,6 +142,11 @@ impl Network for UdpNetwork {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if self.poll_errors(cx)?.is_ready() {
                         continue;
+                    }
+                    if self.busy.looks_again(std::time::Instant::now) {
+                        // After whatever else there is to do on this thread.
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
                     }
                     if self.socket.poll_recv_ready(cx)?.is_pending() {
                         self.keep_receiver(cx);
@@ -198,13 +208,19 @@ impl UdpNetwork {
     fn receive(&mut self, into: &mut Vec<Incoming>) -> io::Result<()> {
         let mut slices = self.buffers.slices();
         let mut count = 0;
-        let result = self.socket.try_io(Interest::READABLE, || {
+        let mut receive = || {
             let socket = UdpSockRef::from(&*self.socket);
             count = self.state.recv(socket, &mut slices, &mut self.meta[..])?;
             // A batch that is not full has emptied the socket: saying so at once saves the call
             // that would only learn that. What arrives meanwhile makes it readable again.
             if count < BATCH_SIZE { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
-        });
+        };
+        // While we do not sleep, Tokio hardly ever looks what has come.
+        let result = if self.busy.is_looking() {
+            receive()
+        } else {
+            self.socket.try_io(Interest::READABLE, receive)
+        };
         for (index, meta) in self.meta[..count].iter().enumerate() {
             into.push(Incoming::Datagrams {
                 from: canonical(meta.addr),
