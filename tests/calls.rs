@@ -74,6 +74,28 @@ async fn more_calls_than_channels_run_at_once() {
     assert_eq!(client.inspect().await.unwrap().connections.len(), 4);
 }
 
+/// A reply has begun: nothing of its request counts as waiting for the service any more.
+#[actix_rt::test]
+async fn a_call_that_is_answered_has_no_request_to_be_read() {
+    let service = async |mut call: IncomingCall| {
+        call.read_all(1 << 20).await?;
+        let mut reply = call.into_reply();
+        reply.write_all(b"first").await?;
+        reply.flush().await?;
+        reply.failed().await;
+        Ok::<_, ServiceFault>(())
+    };
+    let server = Endpoint::builder().bind(loopback()).service(1, service).start().await.unwrap();
+    let client = Endpoint::builder().bind(loopback()).start().await.unwrap();
+    let connection = client.connect(server.local_addr(), 1).await.unwrap();
+    let mut request = connection.open_call(CallOptions::default()).await.unwrap();
+    request.write_all(&pattern(100_000)).await.unwrap();
+    let mut reply = request.finish().unwrap();
+    assert_eq!(reply.next().await.unwrap().unwrap(), "first");
+    let channel = &server.inspect().await.unwrap().connections[0].channels[0];
+    assert_eq!((channel.buffered_bytes, channel.call_number.0), (0, 1));
+}
+
 #[actix_rt::test]
 async fn a_call_streams_both_ways() {
     let (client, server) = pair().await;

@@ -8,7 +8,9 @@
 //!
 //! # Order
 //! Every message between actors is a `do_send` into a synchronous handler, so each mailbox is a strict
-//! queue. The receive loop hands each run of packets straight to its channel: one hash look-up finds the
+//! queue. One thing goes another way: what channels and connections put out for the endpoint (datagrams, events,
+//! a deadline) is in one queue of its own, in the order in which it was put there, and the endpoint empties it before
+//! it handles anything else (docs/shared-state.md). The receive loop hands each run of packets straight to its channel: one hash look-up finds the
 //! connection, `cid & 3` the channel. Packets of one channel, the channel's timers and the commands of its
 //! application meet in that one mailbox; sending a packet and the change of state that goes with it are one
 //! handler. Between two channels, and between a channel and its connection, no order is promised, and none

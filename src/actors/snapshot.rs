@@ -49,7 +49,8 @@ pub struct ChannelSnapshot {
     pub call_number: CallNumber,
     /// State of the present call; `None` = idle.
     pub state: Option<CallState>,
-    /// Bytes received that the application has not taken.
+    /// Bytes received that the application has not taken. What a service takes of a request that has come to
+    /// its end counts until its reply begins.
     pub buffered_bytes: usize,
     /// Packets sent and not acknowledged.
     pub in_flight_packets: u32,

@@ -311,6 +311,11 @@ impl Channel {
         if call.send.is_closed() {
             return;
         }
+        if self.role == Role::Server && call.receive.is_complete() {
+            // A service that has turned to its reply has the request, or wants no more of it.
+            let (packets, bytes) = (call.receive.unread_packets(), call.receive.buffered_bytes());
+            call.receive.consume(packets, bytes);
+        }
         call.send.write(bytes);
         if flushes {
             call.send.flush();
