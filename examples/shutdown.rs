@@ -34,8 +34,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     tokio::time::sleep(Duration::from_millis(50)).await;
     let began = Instant::now();
     let report = gentle.shutdown(Duration::from_secs(10)).await;
-    println!("with grace: {report:?} after {:.1} s", began.elapsed().as_secs_f32());
-    assert_eq!(report.calls_cut, 0);
+    let (cut, good, took) = (report.calls_cut, report.counters.calls_good, began.elapsed());
+    println!("with grace: {cut} calls cut off, {good} good, after {:.1} s", took.as_secs_f32());
+    assert_eq!((cut, good), (0, 4));
     for call in calls {
         assert_eq!(call.await??, "well rested");
     }
@@ -47,8 +48,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let call = tokio::spawn(async move { connection.call(vec![100]).await });
     tokio::time::sleep(Duration::from_millis(50)).await;
     let report = hasty.shutdown(Duration::from_millis(200)).await;
-    println!("in haste: {report:?}");
-    assert_eq!(report.calls_cut, 1);
+    let (cut, good) = (report.calls_cut, report.counters.calls_good);
+    println!("in haste: {cut} calls cut off, {good} good");
+    assert_eq!((cut, good), (1, 0));
     println!("client: {}", call.await?.unwrap_err());
     Ok(())
 }

@@ -109,8 +109,8 @@ impl Endpoint {
     }
 
     /// Takes no new calls, lets those that run end for `grace` at most, cuts off the rest, and closes the
-    /// socket. Always ends; says what was cut off. A grace of zero cuts off at once. Asked for again, the
-    /// shorter grace counts.
+    /// socket. Always ends; says what was cut off, and the totals. A grace of zero cuts off at once. Asked for
+    /// again, the shorter grace counts.
     pub async fn shutdown(&self, grace: Duration) -> ShutdownReport {
         let (reply, report) = oneshot::channel();
         self.inner.address.do_send(Shutdown { grace, reply: Some(reply) });

@@ -3,8 +3,8 @@
 use std::io;
 use std::net::SocketAddr;
 
-use crate::proto::CallFailure;
 use crate::proto::config::ConfigError;
+use crate::proto::{CallFailure, Counters};
 use crate::wire::AbortCode;
 
 /// Why an endpoint did not start.
@@ -114,14 +114,18 @@ impl From<StreamError> for CallError {
     }
 }
 
-/// What a shutdown cut off.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What a shutdown cut off, and what the endpoint did in its life. Of an endpoint that was closed already
+/// everything is 0: its totals are gone with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ShutdownReport {
     /// Calls that were still running when the grace was over. Those of which no packet had been sent are not
     /// among them: nothing is lost with them.
     pub calls_cut: usize,
     /// Connections that were still there then.
     pub connections_closed: usize,
+    /// Totals at the very end: calls that ended within the grace are among them, and so are those that were
+    /// cut off, with their aborts. `connections_closed` there counts every connection since the start.
+    pub counters: Counters,
 }
 
 /// Why an endpoint is closed.

@@ -137,6 +137,8 @@ async fn a_call_that_is_cut_off_is_aborted_on_the_wire() {
     wire.expect(&[]);
     let report = endpoint.shutdown(Duration::from_millis(50)).await;
     assert_eq!((report.calls_cut, report.connections_closed), (1, 1));
+    let counters = report.counters;
+    assert_eq!((counters.server_calls, counters.calls_failed, counters.aborts_sent), (1, 1, 1));
     wire.expect(&["8f3a21c4 5d0e9a36 00000001 00000000 00000001 04000000 00000001 ffffffff"]);
     assert_eq!(endpoint.closed().await, CloseReason::Shutdown);
 }

@@ -454,10 +454,11 @@ impl LocalEndpoint {
             self.connections.close();
         }
         self.egress.flush(&mut *self.network, &mut self.router);
-        let Some(ending) = self.ending.take() else { return };
+        let Some(mut ending) = self.ending.take() else { return };
+        ending.report.counters = self.router.counters().clone();
         for reply in ending.replies {
             // Whoever does not wait any more does not want to know.
-            let _ = reply.send(ending.report);
+            let _ = reply.send(ending.report.clone());
         }
         if let Some(closed) = self.closed.take() {
             let _ = closed.send(ending.reason);
