@@ -184,7 +184,7 @@ fn rxkad_proves_its_client_at_every_level() {
 
 #[test]
 fn wrong_command_lines_say_what_is_wrong_on_one_line() {
-    let wrong: [(&str, &[&str], &str); 26] = [
+    let wrong: [(&str, &[&str], &str); 30] = [
         (RX, &["frobnicate"], "frobnicate"),
         (RX, &["call"], "<HOST:PORT>"),
         (RX, &["call", "127.0.0.1:1", "--frob"], "--frob"),
@@ -208,6 +208,10 @@ fn wrong_command_lines_say_what_is_wrong_on_one_line() {
         (RX, &["perf", "127.0.0.1:1", "shout"], "shout"),
         (RX, &["perf", "127.0.0.1:1", "send", "--bytes", "2G"], "2147483647"),
         (RX, &["perf", "127.0.0.1:1", "rpc", "--bytes", "1"], "--send and --recv"),
+        (RX, &["perf", "127.0.0.1:1", "send", "--send", "100"], "--bytes"),
+        (RX, &["perf", "127.0.0.1:1", "echo", "--code", "5"], "no --code"),
+        (RX, &["perf", "127.0.0.1:1", "rpc", "--piece", "5"], "no --piece or --micros"),
+        (RX, &["perf", "127.0.0.1:1", "recv", "--micros", "5"], "no --piece or --micros"),
         (ECHO_SERVER, &["--jumbo", "7"], "1..=6"),
         (ECHO_SERVER, &["--window", "70000"], "65535"),
         (ECHO_SERVER, &["--request-max", "lots"], "k, M or G"),
@@ -459,6 +463,27 @@ fn the_demonstration_ends_well_and_needs_no_terminal() {
     let ran = rx(&["demo"]);
     assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""), "{ran:?}");
     assert!(ran.out.contains("└─ Channel 3") && !ran.out.contains('\x1b'), "{ran:?}");
+}
+
+/// On a terminal, which `script` of util-linux plays.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_long_call_says_on_a_terminal_how_far_it_is() {
+    if Command::new("script").arg("--version").output().is_err() {
+        return eprintln!("not run: there is no script");
+    }
+    let server = Server::start(&[]);
+    // 100k now and then 100k every 0.7 s: the line is written every 0.5 s.
+    let slow = "slowwrite --bytes 400k --piece 100k --micros 700000";
+    let line = format!("{RX} perf {} {slow}", server.address);
+    let ran = run("script", &["-qec", &line, "/dev/null"]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let lines: Vec<_> = ran.out.split('\r').filter(|line| line.contains("0 of 1 calls")).collect();
+    let megabytes = |line: &str| line.split(", ").nth(2)?.strip_suffix(" MB")?.parse::<f64>().ok();
+    let moved: Vec<_> = lines.iter().filter_map(|line| megabytes(line)).collect();
+    assert!(moved.len() == lines.len() && moved.is_sorted(), "{lines:?}");
+    assert!(moved.iter().any(|moved| (0.1..0.4).contains(moved)), "some, not all: {lines:?}");
+    assert!(lines.iter().all(|line| line.contains(" MB/s")), "{lines:?}");
 }
 
 #[test]

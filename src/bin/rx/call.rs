@@ -88,12 +88,13 @@ async fn start(args: &Args) -> Result<ExitCode, Stop> {
         endpoint.connect_with(peer, args.service, options).await.map_err(Stop::failed)?;
     let prints_reply = args.load.count == 1 && !args.load.json;
     let last = std::cell::RefCell::new(Bytes::new());
-    let outcome = load::run(&args.load, async |index| {
+    let outcome = load::run(&args.load, async |index, moved| {
         let options = args.load.options(index, spent);
         let reply = call(&connection, &request, args, options).await?;
-        let bytes = (request.len() + reply.len()) as u64;
+        let bytes = request.len() + reply.len();
+        moved.add(bytes);
         last.replace(reply);
-        Ok(bytes)
+        Ok(bytes as u64)
     })
     .await;
     let status = if !prints_reply {

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use crate::common::args::trouble;
 use crate::common::pieces::Pieces;
 use crate::common::service::{ECHO_SERVICE, PERF_SERVICE, PERF_VERSION, echo, op, perf, words};
+use crate::load::Moved;
 use crate::perf::Plan;
 use crate::{CLOSE_GRACE, NAME, tree};
 
@@ -78,7 +79,7 @@ async fn show() -> Result<(), Box<dyn std::error::Error>> {
     style.title("A large transfer")?;
     let began = Instant::now();
     let options = CallOptions::default();
-    Plan::recv(LARGE_BYTES).call(&perf, options, 0).await?;
+    Plan::recv(LARGE_BYTES).call(&perf, options, 0, &Moved::default()).await?;
     let seconds = began.elapsed().as_secs_f64();
     let (megabytes, rate) = (LARGE_BYTES >> 20, f64::from(LARGE_BYTES) / 1e6 / seconds);
     say!("{megabytes} MiB in {seconds:.2} s: {rate:.0} MB/s, in packets of 1412 bytes");

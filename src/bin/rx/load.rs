@@ -41,7 +41,11 @@ pub struct LoadArgs {
     #[arg(long)]
     pub keep_going: bool,
     /// Print the result as a line of JSON
-    #[arg(long)]
+    ///
+    /// It always has: ok (no call failed), op, calls (that ended), failed, bytes (that good calls moved, both
+    /// ways), seconds, busy, retransmitted (packets); if it is not ok, also error. Without any call, since the
+    /// command line was wrong or there is no such host, the numbers are 0.
+    #[arg(long, verbatim_doc_comment)]
     pub json: bool,
 }
 
@@ -76,8 +80,21 @@ pub struct Outcome {
     first_error: Option<String>,
 }
 
+/// Bytes that have gone or come so far, also those of calls that are not over or will fail: for the eye.
+#[derive(Debug, Default)]
+pub struct Moved(Cell<u64>);
+
+impl Moved {
+    /// So many more.
+    pub fn add(&self, bytes: usize) {
+        self.0.set(self.0.get() + bytes as u64);
+    }
+}
+
 /// What the calls have in common while they run.
+#[derive(Debug)]
 struct Progress {
+    moved: Moved,
     begun: Cell<u64>,
     ended: Cell<u64>,
     failed: Cell<u64>,
@@ -86,18 +103,28 @@ struct Progress {
     first_error: RefCell<Option<String>>,
 }
 
-/// Makes the calls 0 to `count`, each by `call`, which returns the bytes that it moved. A call that fails
-/// is the last to begin, unless the options say otherwise.
-pub async fn run(args: &LoadArgs, call: impl AsyncFn(u64) -> Result<u64, String>) -> Outcome {
-    let progress = Progress {
-        begun: Cell::new(0),
-        ended: Cell::new(0),
-        failed: Cell::new(0),
-        bytes: Cell::new(0),
-        // Grows as needed; three digits.
-        micros: RefCell::new(Histogram::new(3).expect("three digits are allowed")),
-        first_error: RefCell::new(None),
-    };
+impl Progress {
+    fn new() -> Progress {
+        Progress {
+            moved: Moved::default(),
+            begun: Cell::new(0),
+            ended: Cell::new(0),
+            failed: Cell::new(0),
+            bytes: Cell::new(0),
+            // Grows as needed; three digits.
+            micros: RefCell::new(Histogram::new(3).expect("three digits are allowed")),
+            first_error: RefCell::new(None),
+        }
+    }
+}
+
+/// Makes the calls 0 to `count`, each by `call`, which returns the bytes that it moved, and says meanwhile how
+/// it gets on. A call that fails is the last to begin, unless the options say otherwise.
+pub async fn run(
+    args: &LoadArgs,
+    call: impl AsyncFn(u64, &Moved) -> Result<u64, String>,
+) -> Outcome {
+    let progress = Progress::new();
     let began = Instant::now();
     let at_once = u64::from(args.parallel).min(args.count);
     // Each carries one call after the other: no task and no allocation per call here.
@@ -127,7 +154,7 @@ pub async fn run(args: &LoadArgs, call: impl AsyncFn(u64) -> Result<u64, String>
 async fn carry(
     args: &LoadArgs,
     progress: &Progress,
-    call: &impl AsyncFn(u64) -> Result<u64, String>,
+    call: &impl AsyncFn(u64, &Moved) -> Result<u64, String>,
 ) {
     loop {
         let index = progress.begun.get();
@@ -136,7 +163,7 @@ async fn carry(
         }
         progress.begun.set(index + 1);
         let began = Instant::now();
-        let result = call(index).await;
+        let result = call(index, &progress.moved).await;
         let took = began.elapsed();
         progress.ended.set(progress.ended.get() + 1);
         match result {
@@ -159,12 +186,24 @@ async fn carry(
 /// A line on the terminal that is written over and over.
 async fn show(args: &LoadArgs, progress: &Progress) -> std::convert::Infallible {
     let mut ticks = tokio::time::interval(Duration::from_millis(500));
-    ticks.tick().await;
+    let (mut before, mut began) = (0, ticks.tick().await);
     loop {
         ticks.tick().await;
-        let (ended, failed) = (progress.ended.get(), progress.failed.get());
-        eprint!("\r{ended} of {} calls, {failed} failed\x1b[K", args.count);
+        let (now, moved) = (Instant::now(), progress.moved.0.get());
+        let line = progress.line(args.count, moved - before, now - began);
+        (before, began) = (moved, now);
+        eprint!("\r{line}\x1b[K");
         let _ = io::stderr().flush();
+    }
+}
+
+impl Progress {
+    /// How far `count` calls are; `bytes` have moved within the last `time`.
+    fn line(&self, count: u64, bytes: u64, time: Duration) -> String {
+        let (ended, failed) = (self.ended.get(), self.failed.get());
+        let moved = self.moved.0.get() as f64 / 1e6;
+        let rate = bytes as f64 / 1e6 / time.as_secs_f64().max(1e-3);
+        format!("{ended} of {count} calls, {failed} failed, {moved:.1} MB, {rate:.1} MB/s")
     }
 }
 
@@ -258,5 +297,19 @@ impl Report<'_> {
             eprintln!("{NAME}: {error}");
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_on_the_terminal_tells_of_calls_that_are_not_over() {
+        let progress = Progress::new();
+        progress.moved.add(20_000_000);
+        progress.moved.add(5_500_000);
+        let line = progress.line(1, 5_500_000, Duration::from_millis(500));
+        assert_eq!(line, "0 of 1 calls, 0 failed, 25.5 MB, 11.0 MB/s");
     }
 }

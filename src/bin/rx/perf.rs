@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use bytes::Bytes;
-use futures::Stream;
+use futures::{Stream, TryStreamExt};
 use rxrpc::{AbortCode, CallError, CallOptions, ConnectOptions, Connection, StreamError};
 
 use crate::common::args::{HostPort, Stop, wire_size};
@@ -11,6 +11,7 @@ use crate::common::body::{MAGIC, PIECE_BYTES, Pattern, zeros};
 use crate::common::pieces::{Pieces, ReadError};
 use crate::common::security::ClientArgs;
 use crate::common::service::{PERF_SERVICE, PERF_VERSION, op, words};
+use crate::load::Moved;
 use crate::{CLOSE_GRACE, client, load};
 
 /// A call with no more bytes than this each way is one message each way; others stream.
@@ -36,15 +37,15 @@ pub struct Args {
     /// rpc and abort: bytes of the reply [default: 32 and 0]
     #[arg(long, value_name = "BYTES", value_parser = wire_size)]
     recv: Option<u32>,
-    /// slowread and slowwrite: bytes that the server takes or gives at a time
-    #[arg(long, value_name = "BYTES", default_value = "1024", value_parser = wire_size)]
-    piece: u32,
-    /// slowread and slowwrite: how long it then sleeps
-    #[arg(long, value_name = "MICROSECONDS", default_value_t = 1000)]
-    micros: u32,
-    /// abort: the code that is asked for, and expected
-    #[arg(long, default_value_t = 4711, allow_negative_numbers = true)]
-    code: i32,
+    /// slowread and slowwrite: bytes that the server takes or gives at a time [default: 1024]
+    #[arg(long, value_name = "BYTES", value_parser = wire_size)]
+    piece: Option<u32>,
+    /// slowread and slowwrite: how long it then sleeps [default: 1000]
+    #[arg(long, value_name = "MICROSECONDS")]
+    micros: Option<u32>,
+    /// abort: the code that is asked for, and expected [default: 4711]
+    #[arg(long, allow_negative_numbers = true)]
+    code: Option<i32>,
     #[command(flatten)]
     load: load::LoadArgs,
     #[command(flatten)]
@@ -111,9 +112,11 @@ async fn start(args: &Args) -> Result<ExitCode, Stop> {
     };
     let connection =
         endpoint.connect_with(peer, PERF_SERVICE, options).await.map_err(Stop::failed)?;
-    let outcome = load::run(&args.load, async |index| {
+    let outcome = load::run(&args.load, async |index, moved| {
         let options = args.load.options(index, spent);
-        plan.call(&connection, options, index as u32).await.map_err(|error| error.to_string())
+        plan.call(&connection, options, index as u32, moved)
+            .await
+            .map_err(|error| error.to_string())
     })
     .await;
     let status = outcome.print(args.op.name(), args.load.json, &endpoint).await;
@@ -187,6 +190,14 @@ impl Plan {
         if !both && (args.send.is_some() || args.recv.is_some()) {
             return Err(format!("{} takes --bytes, not --send or --recv", op.name()));
         }
+        let is_slow = matches!(op, Op::SlowRead | Op::SlowWrite);
+        if !is_slow && (args.piece.is_some() || args.micros.is_some()) {
+            let name = op.name();
+            return Err(format!("{name} takes no --piece or --micros: slowread and slowwrite do"));
+        }
+        if op != Op::Abort && args.code.is_some() {
+            return Err(format!("{} takes no --code: abort does", op.name()));
+        }
         let bytes = args.bytes.unwrap_or(1 << 20);
         let default = if op == Op::Rpc { 32 } else { 0 };
         let (send, recv) = match op {
@@ -195,7 +206,8 @@ impl Plan {
             Op::Send | Op::Sum | Op::SlowRead => (bytes, 0),
             Op::Recv | Op::Pattern | Op::SlowWrite => (0, bytes),
         };
-        let (piece, micros, code) = (args.piece, args.micros, args.code);
+        let (piece, micros) = (args.piece.unwrap_or(1024), args.micros.unwrap_or(1000));
+        let code = args.code.unwrap_or(4711);
         let mut plan = Plan { op, send, recv, piece, micros, code, same: None };
         if plan.is_whole() && plan.has_one_request() {
             plan.same = Some(plan.content(0).whole(&plan.head(0)));
@@ -253,11 +265,12 @@ impl Plan {
         connection: &Connection,
         options: CallOptions,
         seed: u32,
+        moved: &Moved,
     ) -> Result<u64, Failure> {
         let result = if self.is_whole() {
-            self.call_whole(connection, options, seed).await
+            self.call_whole(connection, options, seed, moved).await
         } else {
-            self.call_streaming(connection, options, seed).await
+            self.call_streaming(connection, options, seed, moved).await
         };
         let expected = AbortCode(self.code);
         match (self.op, result) {
@@ -274,13 +287,16 @@ impl Plan {
         connection: &Connection,
         options: CallOptions,
         seed: u32,
+        moved: &Moved,
     ) -> Result<(), Failure> {
         let mut content = self.content(seed);
         let request = match &self.same {
             Some(same) => same.clone(),
             None => content.whole(&self.head(seed)),
         };
+        let sent = request.len();
         let reply = connection.call_with(request, options).await?;
+        moved.add(sent + reply.len());
         let mut pieces = Pieces::new(futures::stream::iter([Ok(reply)]));
         self.check(&mut pieces, seed, content.crc).await
     }
@@ -290,14 +306,18 @@ impl Plan {
         connection: &Connection,
         options: CallOptions,
         seed: u32,
+        moved: &Moved,
     ) -> Result<(), Failure> {
         let mut request = connection.open_call(options).await?;
         request.write(self.head(seed)).await?;
         let mut content = self.content(seed);
         while let Some(piece) = content.next() {
+            let sent = piece.len();
             request.write(piece).await?;
+            moved.add(sent);
         }
-        self.check(&mut Pieces::new(request.finish()?), seed, content.crc).await
+        let reply = request.finish()?.inspect_ok(|piece| moved.add(piece.len()));
+        self.check(&mut Pieces::new(reply), seed, content.crc).await
     }
 
     /// Reads the reply to its end.
@@ -396,7 +416,7 @@ impl Content {
 mod tests {
     use std::net::SocketAddr;
 
-    use clap::Parser;
+    use clap::{Parser, ValueEnum};
     use rxrpc::net::MemoryHub;
     use rxrpc::{Endpoint, Service, unary};
 
@@ -429,7 +449,9 @@ mod tests {
 
     async fn call(connection: &Connection, line: &str) -> Result<u64, String> {
         let plan = plan(line).unwrap();
-        plan.call(connection, CallOptions::default(), 7).await.map_err(|error| error.to_string())
+        plan.call(connection, CallOptions::default(), 7, &Moved::default())
+            .await
+            .map_err(|error| error.to_string())
     }
 
     #[test]
@@ -443,6 +465,12 @@ mod tests {
         assert_eq!(sizes("abort"), Ok((0, 0)));
         assert!(sizes("abort --bytes 1").unwrap_err().contains("--send and --recv"));
         assert!(sizes("sum --send 1").unwrap_err().contains("takes --bytes"));
+        for op in Op::value_variants().iter().map(|op| op.name()) {
+            let is_slow = op.starts_with("slow");
+            assert_eq!(plan(&format!("{op} --piece 1")).is_ok(), is_slow, "{op}");
+            assert_eq!(plan(&format!("{op} --micros 1")).is_ok(), is_slow, "{op}");
+            assert_eq!(plan(&format!("{op} --code 1")).is_ok(), op == "abort", "{op}");
+        }
     }
 
     #[test]
