@@ -27,6 +27,15 @@ impl Ran {
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
+    /// With every name that is promised, and this in its error.
+    fn failed_in_json(&self, code: i32, word: &str) {
+        let json = self.json();
+        assert_eq!((self.code, &json["ok"]), (Some(code), &false.into()), "{self:?}");
+        assert!(json["error"].as_str().is_some_and(|error| error.contains(word)), "{self:?}");
+        has_promised_names(&json);
+        assert_eq!(self.out.lines().count(), 1, "{self:?}");
+    }
+
     fn failed_with(&self, code: i32, words: &[&str]) {
         assert_eq!(self.code, Some(code), "{self:?}");
         assert_eq!(self.err.lines().count(), 1, "one line on standard error: {self:?}");
@@ -34,6 +43,15 @@ impl Ran {
             assert!(self.err.contains(word), "{word}: {self:?}");
         }
     }
+}
+
+/// Whoever reads a line of JSON counts on these.
+fn has_promised_names(json: &Value) {
+    assert!(json["ok"].is_boolean(), "{json}");
+    for name in ["calls", "failed", "bytes", "seconds", "busy", "retransmitted"] {
+        assert!(json[name].is_number(), "{name}: {json}");
+    }
+    assert_eq!(json["ok"] == true, json.get("error").is_none(), "{json}");
 }
 
 fn run(program: &str, arguments: &[&str]) -> Ran {
@@ -236,6 +254,10 @@ fn what_cannot_start_exits_with_1() {
     run(ECHO_SERVER, &["--listen", "192.0.2.1:0"]).failed_with(1, &["192.0.2.1"]);
     run(ECHO_SERVER, &["--listen", "no-such-host.invalid:0"])
         .failed_with(1, &["no-such-host.invalid:0"]);
+    // With JSON, the same and a line of that.
+    let ran = run(ECHO_SERVER, &["--listen", &server.address, "--json"]);
+    ran.failed_with(1, &["cannot bind", &server.address]);
+    ran.failed_in_json(1, "cannot bind");
 }
 
 #[test]
@@ -243,28 +265,53 @@ fn a_host_without_an_address_is_a_failed_call() {
     const NOWHERE: &str = "no-such-host.invalid:7009";
     for arguments in [&["call", NOWHERE][..], &["perf", NOWHERE, "send"], &["version", NOWHERE]] {
         rx(&[arguments, &["--timeout", "30"]].concat())
-            .failed_with(3, &["no address for", NOWHERE]);
+            .failed_with(3, &["expected an address for", NOWHERE, "got none: ", "; after "]);
     }
 }
 
 #[test]
 fn with_json_a_failure_before_the_first_call_is_a_line_of_json_too() {
     let failures: [(&[&str], i32, &str); 5] = [
-        (&["call", "no-such-host.invalid:7009", "--timeout", "30"], 3, "no address for"),
+        (&["call", "no-such-host.invalid:7009", "--timeout", "30"], 3, "expected an address for"),
         (&["call", "127.0.0.1:1", "--file", "/no/such/file"], 2, "/no/such/file"),
         (&["call", "127.0.0.1:1", "--security", "rxkad"], 2, "--ccache, --key-file or --key"),
         (&["perf", "127.0.0.1:1", "rpc", "--bytes", "1"], 2, "--send and --recv"),
-        (&["perf", "no-such-host.invalid:7009", "send"], 3, "no address for"),
+        (&["perf", "no-such-host.invalid:7009", "send"], 3, "expected an address for"),
     ];
     for (arguments, code, word) in failures {
         let ran = rx(&[arguments, &["--json"]].concat());
-        let json = ran.json();
-        assert_eq!((ran.code, &json["ok"]), (Some(code), &false.into()), "{ran:?}");
-        assert!(json["error"].as_str().is_some_and(|error| error.contains(word)), "{ran:?}");
-        for name in ["calls", "failed", "bytes", "seconds", "busy", "retransmitted"] {
-            assert!(json[name].is_number(), "{name}: {ran:?}");
-        }
-        assert_eq!((ran.out.lines().count(), ran.err.as_str()), (1, ""), "{ran:?}");
+        ran.failed_in_json(code, word);
+        assert_eq!(ran.err, "", "{ran:?}");
+    }
+}
+
+#[test]
+fn with_json_a_wrong_command_line_is_a_line_of_json_too() {
+    let wrong: [(&str, &[&str], &str, Option<&str>); 8] = [
+        (RX, &["perf", "127.0.0.1:1", "rpc", "--parallel", "0"], "--parallel", Some("rpc")),
+        (RX, &["perf", "127.0.0.1:1", "shout"], "shout", Some("perf")),
+        (RX, &["call", "127.0.0.1"], "HOST:PORT", Some("call")),
+        (RX, &["call"], "<HOST:PORT>", Some("call")),
+        (RX, &["version", "127.0.0.1:1", "--timeout", "0"], "--timeout", Some("version")),
+        (RX, &["frobnicate"], "frobnicate", Some("rx")),
+        (ECHO_SERVER, &["--jumbo", "7"], "1..=6", None),
+        (ECHO_SERVER, &["--require"], "--security rxkad", None),
+    ];
+    for (program, arguments, word, op) in wrong {
+        let ran = run(program, &[arguments, &["--json"]].concat());
+        ran.failed_with(2, &[word]);
+        ran.failed_in_json(2, word);
+        assert_eq!(ran.json()["op"].as_str(), op, "{ran:?}");
+        // Without it, standard output stays empty.
+        assert_eq!(run(program, arguments).out, "");
+    }
+    // No key there either.
+    let ran = rx(&["call", "127.0.0.1:1", "--key", "18:1:00010203", "--json"]);
+    ran.failed_in_json(2, "invalid value for");
+    assert!(!ran.out.contains("000102"), "{ran:?}");
+    for arguments in [&["--help"][..], &["perf", "--json", "--help"]] {
+        let ran = rx(arguments);
+        assert!(ran.code == Some(0) && ran.out.contains("Usage:") && !ran.out.contains("\"ok\""));
     }
 }
 
@@ -329,7 +376,15 @@ fn every_operation_checks_its_reply() {
     let (code, out, _) = server.stop("-INT");
     assert_eq!(code, Some(0));
     let totals: Value = serde_json::from_str(&out).unwrap();
-    assert_eq!((&totals["calls"], &totals["calls_cut"]), (&565.into(), &0.into()), "{totals}");
+    has_promised_names(&totals);
+    assert_eq!((&totals["ok"], &totals["calls"]), (&true.into(), &565.into()), "{totals}");
+    // The two operations "abort", each a call that the server aborted.
+    let ends = ["calls_good", "calls_failed", "failed", "calls_cut"];
+    assert_eq!(ends.map(|name| totals[name].as_u64().unwrap()), [563, 2, 2, 0], "{totals}");
+    let [bytes, received, sent] =
+        ["bytes", "bytes_received", "bytes_sent"].map(|name| totals[name].as_u64().unwrap());
+    // send, echo and sum to it, recv, echo and pattern from it: 3 times 3M each way, and more.
+    assert!(bytes == received + sent && received > 27 << 20 && sent > 27 << 20, "{totals}");
 }
 
 #[test]
@@ -342,6 +397,11 @@ fn hosts_have_names_and_addresses_of_both_families() {
         (ran.code, ran.out.trim_end()),
         (Some(0), concat!("rxrpc ", env!("CARGO_PKG_VERSION")))
     );
+    let ran = rx(&["version", &format!("localhost:{port}"), "--json"]);
+    let json = ran.json();
+    has_promised_names(&json);
+    assert_eq!((&json["ok"], &json["op"]), (&true.into(), &"version".into()), "{json}");
+    assert_eq!(json["version"], concat!("rxrpc ", env!("CARGO_PKG_VERSION")));
     if UdpSocket::bind("[::1]:0").is_ok() {
         let server = Server::start_at("[::1]:0", &[]);
         assert_eq!(rx(&["call", &server.address, "--data", "six"]).out, "six");
@@ -427,6 +487,33 @@ fn a_server_that_is_told_to_end_lets_its_calls_end() {
     let (code, out, err) = server.stop("-TERM");
     assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
     assert!(call.wait().unwrap().success(), "it had a second to go, of the three of grace");
+    // It ended after the signal, and counts.
+    let totals: Value = serde_json::from_str(&out).unwrap();
+    has_promised_names(&totals);
+    let ends = ["calls", "calls_good", "calls_failed", "calls_cut", "aborts_sent"];
+    assert_eq!(ends.map(|name| totals[name].as_u64().unwrap()), [1, 1, 0, 0, 0], "{totals}");
+    assert_eq!(totals["ok"], true, "{totals}");
+}
+
+#[test]
+fn a_second_signal_cuts_off_what_the_grace_would_let_end() {
+    let server = Server::start(&["--json", "--grace", "600"]);
+    let arguments = ["perf", &server.address, "slowread", "--bytes", "600", "--piece", "1"];
+    let mut call = Command::new(RX);
+    call.args(arguments).args(["--micros", "100000", "--json"]).stdout(Stdio::null());
+    let mut call = call.spawn().unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    server.signal("-TERM");
+    std::thread::sleep(Duration::from_millis(500));
+    let (code, out, err) = server.stop("-INT");
+    assert_eq!((code, err.lines().count()), (Some(1), 1), "{err}");
+    let totals: Value = serde_json::from_str(&out).unwrap();
+    has_promised_names(&totals);
+    assert!(totals["error"].as_str().unwrap().contains("second signal"), "{totals}");
+    let ends = ["calls", "calls_good", "calls_failed", "calls_cut"];
+    assert_eq!(ends.map(|name| totals[name].as_u64().unwrap()), [1, 0, 1, 1], "{totals}");
+    assert!(totals["aborts_sent"].as_u64().unwrap() >= 1, "{totals}");
+    assert_eq!(call.wait().unwrap().code(), Some(3));
 }
 
 #[test]
@@ -443,7 +530,12 @@ fn a_call_longer_than_the_grace_is_cut_off() {
     let (code, out, err) = server.stop("-TERM");
     assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
     let totals: Value = serde_json::from_str(&out).unwrap();
-    assert_eq!(totals["calls_cut"], 1, "{totals}");
+    has_promised_names(&totals);
+    // What is cut off has failed, and its client is told.
+    let ends = ["calls", "calls_good", "calls_failed", "calls_cut"];
+    assert_eq!(ends.map(|name| totals[name].as_u64().unwrap()), [1, 0, 1, 1], "{totals}");
+    assert!(totals["aborts_sent"].as_u64().unwrap() >= 1, "{totals}");
+    assert_eq!(totals["ok"], true, "it ended in order: {totals}");
     let done = call.wait_with_output().unwrap();
     assert_eq!(done.status.code(), Some(3), "{}", String::from_utf8_lossy(&done.stdout));
 }

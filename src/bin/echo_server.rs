@@ -4,15 +4,15 @@ mod common;
 
 use std::io::Write;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix_rt::signal::unix::{SignalKind, signal};
 use clap::Parser;
-use common::args::{self, HostPort, Stop, trouble};
+use common::args::{self, HostPort, Stop};
 use common::chaos::ChaosArgs;
 use common::security::ServerArgs;
 use common::service::{ECHO_SERVICE, PERF_SERVICE, echo, perf};
-use futures::future::{Either, select};
+use futures::future::{Either, join, select};
 use rxrpc::{CloseReason, Endpoint, ServiceOptions, ShutdownReport};
 use serde::Serialize;
 
@@ -33,7 +33,12 @@ struct Args {
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:7009")]
     listen: HostPort,
     /// At the end, print the totals as a line of JSON
-    #[arg(long)]
+    ///
+    /// It always has: ok (it ended in order), calls (begun), failed, bytes (of all datagrams, received and
+    /// sent, without UDP and IP headers), seconds (since it was ready), busy (sent), retransmitted (packets);
+    /// if it is not ok, also error. Calls that end within the grace, or are cut off, count. A server that could
+    /// not start says so on such a line too; of one that breaks the numbers are lost, and 0.
+    #[arg(long, verbatim_doc_comment)]
     json: bool,
     /// Answer the questions of rxdebug
     #[arg(long)]
@@ -61,54 +66,73 @@ struct Args {
 
 fn main() -> ExitCode {
     env_logger::init();
-    let args: Args = match args::parse(NAME) {
+    let args: Args = match args::parse(NAME, |wrong| Totals::default().print(Some(&wrong))) {
         Ok(args) => args,
         Err(status) => return status,
     };
-    if let Err(error) = args.security.check() {
-        return Stop::usage(error).tell(NAME);
+    let (totals, ended) = match args.security.check() {
+        Ok(()) => actix_rt::System::new().block_on(run(&args)),
+        Err(error) => (Totals::default(), Err(Stop::usage(error))),
+    };
+    if args.json {
+        totals.print(ended.as_ref().err());
     }
-    actix_rt::System::new().block_on(run(args))
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.tell(NAME),
+    }
 }
 
-async fn run(args: Args) -> ExitCode {
+/// From the start to the end.
+async fn run(args: &Args) -> (Totals, Result<(), Stop>) {
     // Before the line that says we are ready: whoever reads it may send a signal at once.
-    let (mut terminate, mut interrupt) =
-        match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-            (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
-            (Err(error), _) | (_, Err(error)) => {
-                return trouble(NAME, format_args!("cannot wait for signals: {error}"));
-            }
-        };
-    let endpoint = match start(&args).await {
-        Ok(endpoint) => endpoint,
-        Err(failure) => return failure.tell(NAME),
+    let signals = signal(SignalKind::terminate())
+        .and_then(|terminate| Ok((terminate, signal(SignalKind::interrupt())?)))
+        .map_err(|error| Stop::trouble(format_args!("cannot wait for signals: {error}")));
+    let started = match signals {
+        Ok(signals) => start(args).await.map(|endpoint| (signals, endpoint)),
+        Err(failure) => Err(failure),
     };
+    let ((mut terminate, mut interrupt), endpoint) = match started {
+        Ok(started) => started,
+        Err(failure) => return (Totals::default(), Err(failure)),
+    };
+    let began = Instant::now();
     let mut out = std::io::stdout();
     let ready = writeln!(out, "listening on {}", endpoint.local_addr()).and_then(|()| out.flush());
     if let Err(error) = ready {
         log::warn!("nobody reads our standard output: {error}");
     }
-    let mut stop = async || {
+    let stop = async || {
         let (term, int) = (std::pin::pin!(terminate.recv()), std::pin::pin!(interrupt.recv()));
         select(term, int).await;
     };
+    let (report, ended) = serve(&endpoint, args.grace, stop).await;
+    (Totals::new(report, began.elapsed()), ended)
+}
+
+/// Until it is told to stop, or ends by itself.
+async fn serve(
+    endpoint: &Endpoint,
+    grace: Duration,
+    mut stop: impl AsyncFnMut(),
+) -> (ShutdownReport, Result<(), Stop>) {
+    let ended_with = |reason| Stop::trouble(format_args!("the endpoint ended: {reason}"));
     let closed = std::pin::pin!(endpoint.closed());
     if let Either::Right((reason, _)) = select(std::pin::pin!(stop()), closed).await {
-        return trouble(NAME, format_args!("the endpoint ended: {reason}"));
+        return (ShutdownReport::default(), Err(ended_with(reason)));
     }
-    let totals = endpoint.inspect().await.map(|snapshot| snapshot.counters);
-    let shutdown = std::pin::pin!(endpoint.shutdown(args.grace));
+    let shutdown = std::pin::pin!(endpoint.shutdown(grace));
     let report = match select(shutdown, std::pin::pin!(stop())).await {
         Either::Left((report, _)) => report,
-        Either::Right(_) => return trouble(NAME, "a second signal: calls are cut off"),
+        Either::Right((_, shutdown)) => {
+            let (_, report) = join(endpoint.shutdown(Duration::ZERO), shutdown).await;
+            return (report, Err(Stop::trouble("a second signal: calls are cut off")));
+        }
     };
-    if args.json {
-        print_totals(totals.unwrap_or_default(), report);
-    }
     match endpoint.closed().await {
-        CloseReason::Shutdown => ExitCode::SUCCESS,
-        reason => trouble(NAME, format_args!("the endpoint ended: {reason}")),
+        CloseReason::Shutdown => (report, Ok(())),
+        reason => (report, Err(ended_with(reason))),
     }
 }
 
@@ -138,43 +162,61 @@ async fn start(args: &Args) -> Result<Endpoint, Stop> {
         .map_err(Stop::trouble)
 }
 
-/// The line at the end.
-#[derive(Serialize)]
+/// The line at the end; its names stay.
+#[derive(Debug, Default, Serialize)]
 struct Totals {
+    ok: bool,
     event: &'static str,
     calls: u64,
+    failed: u64,
+    bytes: u64,
+    seconds: f64,
+    busy: u64,
+    retransmitted: u64,
     calls_good: u64,
     calls_failed: u64,
     calls_cut: usize,
-    busy: u64,
-    retransmitted: u64,
     dropped: u64,
     aborts_sent: u64,
     datagrams_received: u64,
     datagrams_sent: u64,
     bytes_received: u64,
     bytes_sent: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
 }
 
-fn print_totals(counters: rxrpc::proto::Counters, report: ShutdownReport) {
-    let totals = Totals {
-        event: "totals",
-        calls: counters.server_calls,
-        calls_good: counters.calls_good,
-        calls_failed: counters.calls_failed,
-        calls_cut: report.calls_cut,
-        busy: counters.busy_sent,
-        retransmitted: counters.resent,
-        dropped: counters.dropped_total(),
-        aborts_sent: counters.aborts_sent,
-        datagrams_received: counters.datagrams_received,
-        datagrams_sent: counters.datagrams_sent,
-        bytes_received: counters.bytes_received,
-        bytes_sent: counters.bytes_sent,
-    };
-    match serde_json::to_string(&totals) {
-        // Nobody reads it: no error.
-        Ok(line) => drop(writeln!(std::io::stdout(), "{line}")),
-        Err(error) => log::error!("totals: {error}"),
+impl Totals {
+    fn new(report: ShutdownReport, took: Duration) -> Totals {
+        let ShutdownReport { calls_cut, counters, .. } = report;
+        Totals {
+            calls: counters.server_calls,
+            failed: counters.calls_failed,
+            bytes: counters.bytes_received + counters.bytes_sent,
+            seconds: took.as_secs_f64(),
+            busy: counters.busy_sent,
+            retransmitted: counters.resent,
+            calls_good: counters.calls_good,
+            calls_failed: counters.calls_failed,
+            calls_cut,
+            dropped: counters.dropped_total(),
+            aborts_sent: counters.aborts_sent,
+            datagrams_received: counters.datagrams_received,
+            datagrams_sent: counters.datagrams_sent,
+            bytes_received: counters.bytes_received,
+            bytes_sent: counters.bytes_sent,
+            ..Totals::default()
+        }
+    }
+
+    /// Prints them, and why it did not end in order.
+    fn print(self, failure: Option<&Stop>) {
+        let error = failure.map(|failure| failure.error().to_owned());
+        let totals = Totals { ok: error.is_none(), event: "totals", error, ..self };
+        match serde_json::to_string(&totals) {
+            // Nobody reads it: no error.
+            Ok(line) => drop(writeln!(std::io::stdout(), "{line}")),
+            Err(error) => log::error!("totals: {error}"),
+        }
     }
 }

@@ -23,7 +23,8 @@ const EXIT_FAILED: u8 = 3;
 const SECONDS_MAX: f64 = 1e9;
 
 /// Reads the command line. `Err` is the exit status: help was printed, or one line that says what is wrong.
-pub fn parse<A: Parser>(name: &str) -> Result<A, ExitCode> {
+/// If JSON was asked for, `print_json` gets that line too.
+pub fn parse<A: Parser>(name: &str, print_json: impl FnOnce(Stop)) -> Result<A, ExitCode> {
     A::try_parse().map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             // Nobody reads it: no error.
@@ -35,10 +36,19 @@ pub fn parse<A: Parser>(name: &str) -> Result<A, ExitCode> {
             ExitCode::from(EXIT_USAGE)
         }
         _ => {
-            eprintln!("{name}: {}; see {name} --help", explanation(&error));
+            let wrong = explanation(&error);
+            eprintln!("{name}: {wrong}; see {name} --help");
+            if asks_for_json(std::env::args_os().skip(1)) {
+                print_json(Stop::usage(wrong));
+            }
             ExitCode::from(EXIT_USAGE)
         }
     })
+}
+
+/// Whether `--json` is on a command line that could not be understood as a whole.
+fn asks_for_json(arguments: impl Iterator<Item = std::ffi::OsString>) -> bool {
+    arguments.take_while(|argument| argument != "--").any(|argument| argument == "--json")
 }
 
 /// What is wrong, on one line. Clap repeats what was given: of a key, that must not be.
@@ -90,6 +100,11 @@ impl Stop {
     /// A call failed.
     pub fn failed(error: impl Display) -> Stop {
         Stop { status: EXIT_FAILED, error: error.to_string() }
+    }
+
+    /// What went wrong.
+    pub fn error(&self) -> &str {
+        &self.error
     }
 
     /// Says it on one line of standard error.
@@ -189,7 +204,11 @@ impl HostPort {
     }
 
     async fn look_up(&self, limit: Duration) -> Result<SocketAddr, String> {
-        let no_address = |why: &dyn Display| format!("no address for {self}: {why}");
+        let began = Instant::now();
+        let no_address = |why: &dyn Display| {
+            let after = began.elapsed().as_secs_f64();
+            format!("expected an address for {self}, got none: {why}; after {after:.3} s")
+        };
         let (sender, found) = tokio::sync::oneshot::channel();
         let text = self.0.clone();
         // A thread that nobody waits for: the runtime would not end before a look-up on one of its own.
@@ -201,8 +220,7 @@ impl HostPort {
         let thread = std::thread::Builder::new().name("look-up".to_owned());
         thread.spawn(look_up).map_err(|error| no_address(&error))?;
         let Ok(found) = tokio::time::timeout(limit, found).await else {
-            let limit = limit.as_secs_f64();
-            return Err(no_address(&format_args!("none found within {limit} s")));
+            return Err(no_address(&"the look-up is not over"));
         };
         let found = found.map_err(|error| no_address(&error))?;
         let addresses = found.map_err(|error| no_address(&error))?;
@@ -248,6 +266,14 @@ mod tests {
             wire_size("2G").unwrap_err(),
             "expected at most 2147483647 bytes, got 2147483648"
         );
+    }
+
+    #[test]
+    fn json_is_asked_for_before_the_end_of_the_options() {
+        let asks = |line: &str| asks_for_json(line.split(' ').map(Into::into));
+        assert!(asks("perf host:1 rpc --parallel 0 --json"));
+        assert!(!asks("perf host:1 rpc -- --json"));
+        assert!(!asks("call host:1 --data=--json"));
     }
 
     #[test]

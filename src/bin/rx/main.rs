@@ -46,7 +46,10 @@ enum Command {
 
 fn main() -> ExitCode {
     env_logger::init();
-    let args = match args::parse::<Args>(NAME) {
+    let print_json = |wrong: Stop| {
+        wrong.tell_json(&op_of(std::env::args_os().skip(1)));
+    };
+    let args = match args::parse::<Args>(NAME, print_json) {
         Ok(args) => args,
         Err(status) => return status,
     };
@@ -65,6 +68,17 @@ fn main() -> ExitCode {
             Err(broke) => std::panic::resume_unwind(broke.into_panic()),
         }
     })
+}
+
+/// What a command line asked for that could not be understood as a whole: as near as it can be told.
+fn op_of(arguments: impl Iterator<Item = std::ffi::OsString>) -> String {
+    let mut words = arguments.map(|word| word.to_string_lossy().into_owned());
+    let first = words.next().unwrap_or_default();
+    match first.as_str() {
+        "perf" => words.find(|word| perf::is_op(word)).unwrap_or(first),
+        "call" | "version" | "demo" => first,
+        _ => NAME.to_owned(),
+    }
 }
 
 /// An endpoint for calls to `peer`, from any port.
@@ -87,6 +101,17 @@ const CLOSE_GRACE: Duration = Duration::from_millis(500);
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
+
+    #[test]
+    fn a_line_that_is_wrong_still_tells_its_operation() {
+        let op = |line: &str| super::op_of(line.split(' ').map(Into::into));
+        assert_eq!(op("perf host:1 rpc --parallel 0 --json"), "rpc");
+        assert_eq!(op("perf --count 0 host:1 slowread"), "slowread");
+        assert_eq!(op("perf host:1 shout"), "perf");
+        assert_eq!(op("call host:1 --frob"), "call");
+        assert_eq!(op("--frob call"), "rx");
+        assert_eq!(op(""), "rx");
+    }
 
     #[test]
     fn the_command_line_contradicts_itself_nowhere() {

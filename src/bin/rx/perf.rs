@@ -92,6 +92,11 @@ impl Op {
     }
 }
 
+/// Whether `word` names an operation.
+pub fn is_op(word: &str) -> bool {
+    <Op as clap::ValueEnum>::from_str(word, false).is_ok()
+}
+
 /// Measures.
 pub async fn run(args: Args) -> ExitCode {
     match start(&args).await {

@@ -1,6 +1,6 @@
 //! `rx version`: a VERSION packet from a plain socket. It needs no connection, so it needs no endpoint.
 
-use std::io;
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rxrpc::wire::{HEADER_LEN, Header, PacketType, Version, encode_version_request};
 
 use crate::NAME;
-use crate::common::args::{HostPort, Stop, seconds};
+use crate::common::args::{HostPort, Stop, seconds, trouble};
 
 /// A question that is not answered is asked again after this.
 const RETRY: Duration = Duration::from_millis(500);
@@ -22,20 +22,52 @@ pub struct Args {
     /// How long to wait for an answer, looking up the host's name included
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds, allow_negative_numbers = true)]
     timeout: Duration,
+    /// Print the result as a line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What came.
+struct Answer {
+    text: String,
+    /// How often the question was asked again.
+    retransmitted: u64,
+    took: Duration,
 }
 
 /// Asks, and prints the answer.
 pub async fn run(args: Args) -> ExitCode {
-    match start(&args).await {
-        Ok(text) => {
-            println!("{text}");
-            ExitCode::SUCCESS
-        }
-        Err(failure) => failure.tell(NAME),
+    let printed = match start(&args).await {
+        Ok(answer) if args.json => answer.print_json(),
+        Ok(answer) => writeln!(io::stdout(), "{}", answer.text),
+        Err(failure) if args.json => return failure.tell_json("version"),
+        Err(failure) => return failure.tell(NAME),
+    };
+    match printed {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => trouble(NAME, format_args!("cannot print the version: {error}")),
     }
 }
 
-async fn start(args: &Args) -> Result<String, Stop> {
+impl Answer {
+    /// With the names that every such line has; a question is no call.
+    fn print_json(&self) -> io::Result<()> {
+        let line = serde_json::json!({
+            "ok": true,
+            "op": "version",
+            "calls": 0,
+            "failed": 0,
+            "bytes": self.text.len(),
+            "seconds": self.took.as_secs_f64(),
+            "busy": 0,
+            "retransmitted": self.retransmitted,
+            "version": self.text,
+        });
+        writeln!(io::stdout(), "{line}")
+    }
+}
+
+async fn start(args: &Args) -> Result<Answer, Stop> {
     let (peer, spent) = args.server.resolve(args.timeout).await.map_err(Stop::failed)?;
     let began = Instant::now();
     let any = match peer {
@@ -47,20 +79,23 @@ async fn start(args: &Args) -> Result<String, Stop> {
     let asked = socket
         .connect(peer)
         .and_then(|()| ask(&socket, began + args.timeout.saturating_sub(spent)));
-    asked.map_err(|error| {
-        let after = began.elapsed().as_secs_f64();
-        Stop::failed(format_args!(
-            "expected the version of {peer}, got none: {error}; after {after:.3} s"
-        ))
-    })
+    let took = began.elapsed();
+    match asked {
+        Ok((text, retransmitted)) => Ok(Answer { text, retransmitted, took }),
+        Err(error) => Err(Stop::failed(format_args!(
+            "expected the version of {peer}, got none: {error}; after {:.3} s",
+            took.as_secs_f64()
+        ))),
+    }
 }
 
-fn ask(socket: &UdpSocket, end: Instant) -> io::Result<String> {
+/// The answer, and how often it was asked for again.
+fn ask(socket: &UdpSocket, end: Instant) -> io::Result<(String, u64)> {
     let number: u32 = rand::random();
     let mut question = Vec::new();
     encode_version_request(number, &mut question);
     let mut datagram = [0; 1500];
-    loop {
+    for again in 0.. {
         socket.send(&question)?;
         let retry = (Instant::now() + RETRY).min(end);
         loop {
@@ -72,7 +107,7 @@ fn ask(socket: &UdpSocket, end: Instant) -> io::Result<String> {
             match socket.recv(&mut datagram) {
                 Ok(count) => {
                     if let Some(text) = answer(number, &datagram[..count]) {
-                        return Ok(text);
+                        return Ok((text, again));
                     }
                 }
                 Err(error) if is_timeout(&error) => {}
@@ -80,9 +115,10 @@ fn ask(socket: &UdpSocket, end: Instant) -> io::Result<String> {
             }
         }
         if Instant::now() >= end {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "no answer"));
+            break;
         }
     }
+    Err(io::Error::new(io::ErrorKind::TimedOut, "no answer"))
 }
 
 fn is_timeout(error: &io::Error) -> bool {
