@@ -1,22 +1,28 @@
 //! Lifetimes over random schedules: opening, calling, cancelling, dropping, closing, shutting down, and panics
-//! of services, channels, connections and endpoints, over a network in memory that may lose packets, under a
-//! paused clock.
+//! of services, channels, connections, endpoints and receive loops, over a network in memory that may lose
+//! packets, under a paused clock.
 //!
 //! After each schedule nothing is alive, each actor started after its parent and stopped before it (but for
 //! a parent that broke: then whoever is above has waited), every user's future has resolved, and no call ran
-//! twice. `RXRPC_SCHEDULES` sets how many there are, `RXRPC_SEED` runs one.
+//! twice. `RXRPC_SCHEDULES` sets in how many of them something has to break, `RXRPC_SEED` runs one.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
 use rxrpc::actors::messages::{Break, BreakAt};
-use rxrpc::net::{FaultControl, Faults, FaultyNetwork, MemoryHub, network_source};
+use rxrpc::net::{
+    FaultControl, Faults, FaultyNetwork, Incoming, MemoryHub, MemoryNetwork, Network, Transmit,
+    network_source,
+};
 use rxrpc::testkit::tree::{self, Moment, What};
 use rxrpc::wire::ChannelIndex;
 use rxrpc::{
@@ -26,7 +32,14 @@ use rxrpc::{
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+/// So many of them have something that breaks; a few have not, and are not counted.
 const SCHEDULES: u64 = 10_000;
+/// How often a schedule in which nothing has broken tries to break something, before it ends.
+const LAST_TRIES: usize = 4;
+/// What can break, by the last word of its panic.
+const KINDS: [&str; 5] = ["service", "channel", "connection", "endpoint", "network"];
+/// How often each of them broke.
+static BROKE: [AtomicU64; KINDS.len()] = [const { AtomicU64::new(0) }; KINDS.len()];
 /// Longer than anything may take: the dead time is 20 s, and no grace is longer than 5 s.
 const PATIENCE: Duration = Duration::from_secs(300);
 const REQUEST_MAX: usize = 1 << 20;
@@ -125,6 +138,39 @@ async fn serve(mut call: IncomingCall, executions: Executions) -> Result<(), Ser
     Ok(())
 }
 
+/// Breaks the receive loop that next asks it, once it is told to.
+struct Brittle {
+    inner: FaultyNetwork<MemoryNetwork>,
+    breaks: Arc<AtomicBool>,
+}
+
+impl Network for Brittle {
+    fn local_addr(&self) -> SocketAddr {
+        self.inner.local_addr()
+    }
+
+    fn max_segments(&self) -> usize {
+        self.inner.max_segments()
+    }
+
+    fn poll_receive(
+        &mut self,
+        task: &mut Context<'_>,
+        into: &mut Vec<Incoming>,
+    ) -> Poll<io::Result<()>> {
+        assert!(!self.breaks.load(Ordering::Relaxed), "a test broke this network");
+        self.inner.poll_receive(task, into)
+    }
+
+    fn try_send(&mut self, transmit: &Transmit<'_>) -> io::Result<()> {
+        self.inner.try_send(transmit)
+    }
+
+    fn poll_send_ready(&mut self, task: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.inner.poll_send_ready(task)
+    }
+}
+
 /// A schedule under way.
 struct World {
     random: Random,
@@ -133,6 +179,8 @@ struct World {
     good: Rc<RefCell<Vec<u64>>>,
     next_id: u64,
     endpoints: [Option<Endpoint>; 2],
+    /// Whether each endpoint's network breaks.
+    breaks: [Arc<AtomicBool>; 2],
     connections: Vec<Connection>,
     tasks: Vec<JoinHandle<()>>,
     closed: Vec<JoinHandle<CloseReason>>,
@@ -156,9 +204,11 @@ impl World {
         }
         let executions = Executions::default();
         let server_addr = SocketAddr::from(([10, 0, 0, 1], 7000));
-        let mut start = async |port: u16| {
+        let breaks: [Arc<AtomicBool>; 2] = Default::default();
+        let mut start = async |port: u16, breaks: &Arc<AtomicBool>| {
             let inner = hub.bind(SocketAddr::from(([10, 0, 0, 1], port))).unwrap();
-            let network = FaultyNetwork::new(inner, random.next(), control.clone());
+            let inner = FaultyNetwork::new(inner, random.next(), control.clone());
+            let network = Brittle { inner, breaks: breaks.clone() };
             let executions = executions.clone();
             let service = move |call: IncomingCall| serve(call, executions.clone());
             let small = random.chance(50);
@@ -173,7 +223,7 @@ impl World {
                 .await
                 .unwrap()
         };
-        let endpoints = [start(7000).await, start(7001).await];
+        let endpoints = [start(7000, &breaks[0]).await, start(7001, &breaks[1]).await];
         let closed = endpoints.each_ref().map(|endpoint| actix_rt::spawn(endpoint.closed()));
         World {
             random,
@@ -181,6 +231,7 @@ impl World {
             good: Rc::default(),
             next_id: 1,
             endpoints: endpoints.map(Some),
+            breaks,
             connections: Vec::new(),
             tasks: Vec::new(),
             closed: closed.into(),
@@ -309,7 +360,8 @@ impl World {
         let channel = ChannelIndex::ALL[self.random.below(4) as usize];
         let at = match self.random.below(20) {
             0 => None,
-            1..=7 => Some(BreakAt::Connection(place)),
+            1 => return self.breaks[which].store(true, Ordering::Relaxed),
+            2..=8 => Some(BreakAt::Connection(place)),
             _ => Some(BreakAt::Channel(place, channel)),
         };
         if let Some(endpoint) = &self.endpoints[which] {
@@ -393,15 +445,21 @@ fn check(record: &[Moment]) {
     }
 }
 
-/// Injected panics are not worth a line each.
-fn hush() {
+/// Injected panics are counted, and not worth a line each.
+fn count_what_breaks() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         let message = panic.payload().downcast_ref::<&str>();
-        if !message.is_some_and(|message| message.starts_with("a test broke")) {
-            before(panic);
+        let kind = message.and_then(|message| message.strip_prefix("a test broke this "));
+        match kind.and_then(|kind| KINDS.iter().position(|it| *it == kind)) {
+            Some(kind) => _ = BROKE[kind].fetch_add(1, Ordering::Relaxed),
+            None => before(panic),
         }
     }));
+}
+
+fn broke() -> [u64; KINDS.len()] {
+    BROKE.each_ref().map(|count| count.load(Ordering::Relaxed))
 }
 
 fn setting(name: &str) -> Option<u64> {
@@ -410,35 +468,57 @@ fn setting(name: &str) -> Option<u64> {
 
 #[test]
 fn children_live_within_their_parents_and_calls_run_once_whatever_happens() {
-    hush();
-    let seeds = match setting("RXRPC_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..setting("RXRPC_SCHEDULES").unwrap_or(SCHEDULES),
-    };
-    let mut actors = 0;
-    for seed in seeds {
-        let outcome = std::panic::catch_unwind(|| {
-            actix_rt::System::new().block_on(async {
-                tokio::time::pause();
-                tree::record();
-                let mut world = World::new(seed).await;
-                world.connect().await;
-                for _ in 0..world.random.below(30) {
-                    world.step().await;
-                }
-                world.end().await;
-                let record = tree::take_record();
-                check(&record);
-                record.len() / 2
-            })
-        });
-        match outcome {
+    count_what_breaks();
+    let only = setting("RXRPC_SEED");
+    let schedules =
+        if only.is_some() { 0 } else { setting("RXRPC_SCHEDULES").unwrap_or(SCHEDULES) };
+    let (mut seed, mut actors, mut with_panics, mut without) = (only.unwrap_or(0), 0, 0, 0);
+    loop {
+        let before = broke();
+        match std::panic::catch_unwind(|| run(seed)) {
             Ok(count) => actors += count,
             Err(panic) => {
                 eprintln!("schedule failed: RXRPC_SEED={seed}");
                 std::panic::resume_unwind(panic);
             }
         }
+        *(if broke() == before { &mut without } else { &mut with_panics }) += 1;
+        seed += 1;
+        if with_panics >= schedules {
+            break;
+        }
+        assert!(without <= with_panics + 100, "nothing breaks in {without} of {seed} schedules");
     }
-    println!("{actors} actors lived and died");
+    println!(
+        "{actors} actors lived and died; schedules: {with_panics} with panics, {without} without"
+    );
+    for (kind, count) in KINDS.iter().zip(broke()) {
+        println!("{kind}: {count} panics");
+        assert!(count >= schedules / 50, "{count} panics of a {kind} in {schedules} schedules");
+    }
+}
+
+/// Runs one schedule, and says how many actors it had.
+fn run(seed: u64) -> usize {
+    actix_rt::System::new().block_on(async {
+        tokio::time::pause();
+        tree::record();
+        let mut world = World::new(seed).await;
+        world.connect().await;
+        let before = broke();
+        for _ in 0..world.random.below(30) {
+            world.step().await;
+        }
+        for _ in 0..LAST_TRIES {
+            if broke() == before {
+                world.call();
+                world.break_something();
+                tokio::time::sleep(world.random.time()).await;
+            }
+        }
+        world.end().await;
+        let record = tree::take_record();
+        check(&record);
+        record.len() / 2
+    })
 }
