@@ -7,9 +7,14 @@
 #[path = "support/openafs.rs"]
 mod openafs;
 
+use futures::StreamExt;
 use openafs::{BOTH_WAYS, Expect, Load, Rig, Server, Table, Way};
 use openafs::{echo_server, field, full, number, ours, rig, run, serial, words};
+use rxrpc::wire::ServiceId;
+use rxrpc::{AbortCode, CallOptions, Connection, Endpoint, RequestWriter};
+use std::net::SocketAddr;
 use std::process::Command;
+use std::time::Duration;
 
 const NO_OPTIONS: [&str; 0] = [];
 
@@ -139,6 +144,89 @@ fn aborts_carry_their_code_both_ways() {
     table.finish();
 }
 
+/// How the test ends its calls, and what OpenAFS's server then sees.
+const CUTS: [(&str, Option<AbortCode>, i64); 2] =
+    [("aborted", Some(AbortCode(4716)), 4716), ("dropped", None, -6)];
+
+#[test]
+fn calls_that_we_cut_off_leave_their_connection_good() {
+    let _one = serial();
+    let Some(rig) = rig() else { return };
+    let mut table = Table::new("our client cuts calls off");
+    let peer = rig.telling_peer();
+    actix_rt::System::new().block_on(cut_calls_off(&peer, &mut table));
+    peer.stop();
+    table.finish();
+}
+
+async fn cut_calls_off(peer: &Server, table: &mut Table) {
+    let endpoint = Endpoint::builder().bind(([127, 0, 0, 1], 0)).start().await.expect("loopback");
+    let server = SocketAddr::from(([127, 0, 0, 1], peer.port));
+    let connection = endpoint.connect(server, ServiceId(147)).await.expect("an endpoint");
+    for round in 1..=3 {
+        for (how, code, seen) in CUTS {
+            let mut request = open(&connection, 0).await;
+            request.write(vec![0; 200_000]).await.expect("a part of the content");
+            match code {
+                Some(code) => request.abort(code),
+                None => drop(request),
+            }
+            let told = is_told(peer, "send", seen, round).await;
+            table.check(&format!("{round}: {how} while sending, seen as {seen}"), told, "");
+            let next = next_call(&connection).await;
+            table.check("the next call", next.is_ok(), &format!("{next:?}"));
+
+            let mut reply = open(&connection, 1).await.finish().expect("the request's end");
+            let mut count = 0;
+            while count < 100_000 {
+                count += reply.next().await.expect("more of it").expect("a piece").len();
+            }
+            match code {
+                Some(code) => reply.abort(code),
+                None => drop(reply),
+            }
+            let told = is_told(peer, "recv", seen, round).await;
+            table.check(&format!("{round}: {how} while receiving, seen as {seen}"), told, "");
+            let next = next_call(&connection).await;
+            table.check("the next call", next.is_ok(), &format!("{next:?}"));
+        }
+    }
+    drop(connection);
+    endpoint.shutdown(Duration::from_secs(1)).await;
+}
+
+/// A call of this operation with 4 MB to come, more than any window takes.
+async fn open(connection: &Connection, operation: i32) -> RequestWriter {
+    let mut request = connection.open_call(CallOptions::default()).await.expect("a channel");
+    request.write(words(&[3, operation, 65536, 65536, 4_000_000])).await.expect("the head");
+    request
+}
+
+/// Whether the server says within 10 s that it has had `count` such calls that ended with this code.
+async fn is_told(server: &Server, op: &str, code: i64, count: usize) -> bool {
+    let is_such =
+        |line: &&String| field(line, "op") == Some(op) && number(line, "rx_error") == Some(code);
+    for _ in 0..1000 {
+        if server.said().iter().filter(is_such).count() == count {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    false
+}
+
+/// An `rpc` of 3 bytes there and 5 back.
+async fn next_call(connection: &Connection) -> Result<(), String> {
+    let mut request = words(&[3, 3, 65536, 65536, 3, 5]);
+    request.extend_from_slice(b"abc");
+    let call = tokio::time::timeout(Duration::from_secs(10), connection.call(request));
+    let reply = call.await.map_err(|_| "not answered in 10 s")?.map_err(|e| e.to_string())?;
+    if reply.len() == 9 && reply.ends_with(&[0, 0, 0x47, 0x11]) {
+        return Ok(());
+    }
+    Err(format!("{reply:?}"))
+}
+
 #[test]
 fn slow_readers_and_writers_are_waited_for() {
     let _one = serial();
@@ -160,12 +248,10 @@ fn slow_readers_and_writers_are_waited_for() {
                 &Load::new("slowwrite", 4_000).slow(4_000, 5_000_000),
             );
         }
-        if way == Way::OpenAfsToOurs {
-            // The client is the slow one: the window of our server's reply shuts.
-            let pace = ["--chunk", "8192", "--pace", "20000"];
-            for op in ["recv", "pattern", "send", "sum"] {
-                table.load(rig, way, server.port, &Load::new(op, 300_000).options(&pace));
-            }
+        // The client is the slow one: the window of the server's reply shuts, or the request trickles.
+        let pace = ["--chunk", "8192", "--pace", "20000"];
+        for op in ["recv", "pattern", "send", "sum"] {
+            table.load(rig, way, server.port, &Load::new(op, 300_000).options(&pace));
         }
         server.stop();
     }
@@ -311,6 +397,12 @@ fn rxdebug_reads_our_server_and_we_read_openafs_version() {
     let server = echo_server(&["--debug"]);
     let port = server.port.to_string();
     table.load(rig, Way::OpenAfsToOurs, server.port, &Load::new("sum", 10_000));
+    // And one whose packets get lost, in both directions, or come twice.
+    let relay = rig.relay(&server, &["--drop", "10", "--dup", "10", "--seed", "7"]);
+    for op in ["sum", "pattern"] {
+        table.load(rig, Way::OpenAfsToOurs, relay.port, &Load::new(op, 200_000));
+    }
+    relay.stop();
     let mut busy = rig
         .client(server.port)
         .args(["slowread", "--bytes", "6", "--after", "2", "--delay", "700000"])
@@ -331,15 +423,32 @@ fn rxdebug_reads_our_server_and_we_read_openafs_version() {
     check(&format!("version `{version}`"), &ran, !version.is_empty());
     let ran = rxdebug(&["-rxstats", "-noconns"]);
     check("statistics", &ran, ran.stdout.contains("packets read: data"));
+    for what in ["dup", "resends"] {
+        let count = values(&ran.stdout, what).into_iter().fold(0.0, f64::max);
+        check(&format!("statistics: {what} {count}"), &ran, count > 0.0);
+    }
     let ran = rxdebug(&["-allconnections"]);
     let connections =
         ran.stdout.lines().filter(|l| l.starts_with("Connection from host 127.0.0.1")).count();
     check(&format!("{connections} connections"), &ran, connections >= 1);
+    for what in ["serial", "natMTU"] {
+        let told = values(&ran.stdout, what);
+        let good = told.len() == connections && told.iter().all(|value| *value > 0.0);
+        check(&format!("{what} of each connection: {told:?}"), &ran, good);
+    }
     let active = ran.stdout.lines().any(|l| l.contains("state") && l.contains("active"));
     check("a call in progress", &ran, active);
     let ran = rxdebug(&["-peers", "-noconns"]);
     let peers = ran.stdout.lines().filter(|l| l.starts_with("Peer at host 127.0.0.1")).count();
     check(&format!("{peers} peers"), &ran, peers >= 1);
+    // Not the timeout: rxdebug of 1.8.9 prints 0.000 whatever the record says.
+    for what in ["ifMTU", "natMTU", "maxMTU", "packets sent", "low"] {
+        let told = values(&ran.stdout, what);
+        let good = told.len() >= peers && told.iter().all(|value| *value > 0.0);
+        check(&format!("{what} of each peer: {told:?}"), &ran, good);
+    }
+    let resends = values(&ran.stdout, "packet resends");
+    check(&format!("resends: {resends:?}"), &ran, resends.iter().any(|count| *count > 0.0));
     // Without -version, after which rxdebug ends. What it lists is what it listed one by one.
     let ran = rxdebug(&["-allconnections", "-peers", "-rxstats"]);
     let lines = |start: &str| ran.stdout.lines().filter(|l| l.trim().starts_with(start)).count();
@@ -378,6 +487,16 @@ fn rxdebug_reads_our_server_and_we_read_openafs_version() {
     table.check("no peers told without --debug", !told, &ran.stdout);
     closed.stop();
     table.finish();
+}
+
+/// The numbers that stand behind this name in what rxdebug prints.
+fn values(printed: &str, name: &str) -> Vec<f64> {
+    let name = format!("{name} ");
+    let behind = printed.split(&name).skip(1);
+    let number = |text: &str| {
+        text.split(|c: char| !c.is_ascii_digit() && c != '.').next().and_then(|n| n.parse().ok())
+    };
+    behind.filter_map(number).collect()
 }
 
 #[test]

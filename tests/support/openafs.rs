@@ -231,6 +231,11 @@ impl Server {
         format!("127.0.0.1:{}", self.port)
     }
 
+    /// What it has said so far, line by line.
+    pub fn said(&self) -> Vec<String> {
+        self.lines.lock().expect("no panic under this lock").clone()
+    }
+
     /// SIGTERM; returns its last JSON line, and checks that it ended well and in time.
     pub fn stop(mut self) -> String {
         self.terminate();
@@ -270,6 +275,13 @@ impl Rig {
         let mut command = Command::new(&self.rxpeer);
         command.args(["server", "0", "--bind", "127.0.0.1", "--quiet"]);
         command.args(ROOMY_SOCKET).args(options);
+        Server::start(command, |line| number(line, "port").map(|n| n as u16))
+    }
+
+    /// The same, with a line for each call that has ended.
+    pub fn telling_peer(&self) -> Server {
+        let mut command = Command::new(&self.rxpeer);
+        command.args(["server", "0", "--bind", "127.0.0.1"]).args(ROOMY_SOCKET);
         Server::start(command, |line| number(line, "port").map(|n| n as u16))
     }
 

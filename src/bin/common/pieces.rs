@@ -23,12 +23,27 @@ pub enum ReadError {
 pub struct Pieces<S> {
     from: S,
     rest: Bytes,
+    slow: Option<Slow>,
+}
+
+/// A pause after each `chunk` bytes, of which `left` are to come.
+#[derive(Debug)]
+struct Slow {
+    chunk: u64,
+    left: u64,
+    pace: Pace,
 }
 
 impl<S: Stream<Item = Result<Bytes, StreamError>> + Unpin> Pieces<S> {
     /// Reads from a stream.
     pub fn new(from: S) -> Pieces<S> {
-        Pieces { from, rest: Bytes::new() }
+        Pieces { from, rest: Bytes::new(), slow: None }
+    }
+
+    /// From now on, runs are read so slowly: `pace` pauses after each `chunk` bytes, which are at least one.
+    pub fn slow_down(&mut self, chunk: usize, pace: Pace) {
+        let chunk = chunk.max(1) as u64;
+        self.slow = Some(Slow { chunk, left: chunk, pace });
     }
 
     /// Some of the next bytes, at least one and at most `most`; `None` = the end.
@@ -62,9 +77,18 @@ impl<S: Stream<Item = Result<Bytes, StreamError>> + Unpin> Pieces<S> {
     pub async fn run(&mut self, count: u64, mut take: impl FnMut(Bytes)) -> Result<(), ReadError> {
         let mut left = count;
         while left > 0 {
-            let piece = self.next(left).await?.ok_or(ReadError::Short(left))?;
-            left -= piece.len() as u64;
+            let most = self.slow.as_ref().map_or(left, |slow| left.min(slow.left));
+            let piece = self.next(most).await?.ok_or(ReadError::Short(left))?;
+            let count = piece.len() as u64;
+            left -= count;
             take(piece);
+            if let Some(slow) = &mut self.slow {
+                slow.left -= count;
+                if slow.left == 0 {
+                    slow.left = slow.chunk;
+                    slow.pace.pause().await;
+                }
+            }
         }
         Ok(())
     }
@@ -127,6 +151,19 @@ mod tests {
         from.run(5, |bytes| run.extend_from_slice(&bytes)).await.unwrap();
         assert_eq!(run, b"abcde");
         assert_eq!(from.drain().await, Ok(2));
+    }
+
+    #[actix_rt::test]
+    async fn a_slow_run_pauses_after_each_chunk() {
+        tokio::time::pause();
+        let began = Instant::now();
+        let mut from = pieces(&[b"abcde", b"f", b"g"]);
+        from.slow_down(3, Pace::new(Duration::from_secs(1)));
+        let mut sizes = Vec::new();
+        from.run(7, |bytes| sizes.push(bytes.len())).await.unwrap();
+        assert_eq!(sizes, [3, 2, 1, 1]);
+        let pauses = began.elapsed().as_millis();
+        assert!((1990..=2010).contains(&pauses), "{pauses} ms");
     }
 
     #[actix_rt::test]

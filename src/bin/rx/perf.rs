@@ -1,6 +1,7 @@
 //! `rx perf`: the operations of service 147, every reply checked to its last byte.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, TryStreamExt};
@@ -8,7 +9,7 @@ use rxrpc::{AbortCode, CallError, CallOptions, ConnectOptions, Connection, Strea
 
 use crate::common::args::{HostPort, Stop, wire_size};
 use crate::common::body::{MAGIC, PIECE_BYTES, Pattern, zeros};
-use crate::common::pieces::{Pieces, ReadError};
+use crate::common::pieces::{Pace, Pieces, ReadError};
 use crate::common::security::ClientArgs;
 use crate::common::service::{PERF_SERVICE, PERF_VERSION, op, words};
 use crate::load::Moved;
@@ -43,6 +44,12 @@ pub struct Args {
     /// slowread and slowwrite: how long it then sleeps [default: 1000]
     #[arg(long, value_name = "MICROSECONDS")]
     micros: Option<u32>,
+    /// Write and read the content so many bytes at a time [default: 64k]
+    #[arg(long, value_name = "BYTES", value_parser = wire_size)]
+    chunk: Option<u32>,
+    /// Sleep so long after each chunk
+    #[arg(long, value_name = "MICROSECONDS", default_value_t = 0)]
+    pace: u32,
     /// abort: the code that is asked for, and expected [default: 4711]
     #[arg(long, allow_negative_numbers = true)]
     code: Option<i32>,
@@ -140,6 +147,9 @@ pub struct Plan {
     piece: u32,
     micros: u32,
     code: i32,
+    /// Bytes that are written or read at a time, and the pause after them.
+    chunk: usize,
+    pace: Duration,
     /// The request of all calls, if it is small and always the same.
     same: Option<Bytes>,
 }
@@ -213,7 +223,9 @@ impl Plan {
         };
         let (piece, micros) = (args.piece.unwrap_or(1024), args.micros.unwrap_or(1000));
         let code = args.code.unwrap_or(4711);
-        let mut plan = Plan { op, send, recv, piece, micros, code, same: None };
+        let chunk = args.chunk.map_or(PIECE_BYTES, |chunk| (chunk as usize).clamp(1, PIECE_BYTES));
+        let pace = Duration::from_micros(args.pace.into());
+        let mut plan = Plan { op, send, recv, piece, micros, code, chunk, pace, same: None };
         if plan.is_whole() && plan.has_one_request() {
             plan.same = Some(plan.content(0).whole(&plan.head(0)));
         }
@@ -222,7 +234,17 @@ impl Plan {
 
     /// A single transfer from the server.
     pub fn recv(bytes: u32) -> Plan {
-        Plan { op: Op::Recv, send: 0, recv: bytes, piece: 0, micros: 0, code: 0, same: None }
+        Plan {
+            op: Op::Recv,
+            send: 0,
+            recv: bytes,
+            piece: 0,
+            micros: 0,
+            code: 0,
+            chunk: PIECE_BYTES,
+            pace: Duration::ZERO,
+            same: None,
+        }
     }
 
     fn has_one_request(&self) -> bool {
@@ -230,7 +252,11 @@ impl Plan {
     }
 
     fn is_whole(&self) -> bool {
-        u64::from(self.send) <= WHOLE_MAX && u64::from(self.recv) <= WHOLE_MAX
+        u64::from(self.send) <= WHOLE_MAX && u64::from(self.recv) <= WHOLE_MAX && !self.is_slow()
+    }
+
+    fn is_slow(&self) -> bool {
+        !self.pace.is_zero() || self.chunk < PIECE_BYTES
     }
 
     /// The words before the content.
@@ -259,6 +285,7 @@ impl Plan {
         let has_pattern = matches!(self.op, Op::Echo | Op::Sum);
         Content {
             left: self.send as usize,
+            chunk: self.chunk,
             pattern: has_pattern.then(|| Pattern::new(seed)),
             crc: crc32fast::Hasher::new(),
         }
@@ -316,13 +343,19 @@ impl Plan {
         let mut request = connection.open_call(options).await?;
         request.write(self.head(seed)).await?;
         let mut content = self.content(seed);
+        let mut pace = Pace::new(self.pace);
         while let Some(piece) = content.next() {
             let sent = piece.len();
             request.write(piece).await?;
             moved.add(sent);
+            pace.pause().await;
         }
         let reply = request.finish()?.inspect_ok(|piece| moved.add(piece.len()));
-        self.check(&mut Pieces::new(reply), seed, content.crc).await
+        let mut reply = Pieces::new(reply);
+        if self.is_slow() {
+            reply.slow_down(self.chunk, pace);
+        }
+        self.check(&mut reply, seed, content.crc).await
     }
 
     /// Reads the reply to its end.
@@ -388,13 +421,14 @@ impl Plan {
 /// The content of a request, piece by piece.
 struct Content {
     left: usize,
+    chunk: usize,
     pattern: Option<Pattern>,
     crc: crc32fast::Hasher,
 }
 
 impl Content {
     fn next(&mut self) -> Option<Bytes> {
-        let count = self.left.min(PIECE_BYTES);
+        let count = self.left.min(self.chunk);
         self.left -= count;
         let piece = match &mut self.pattern {
             _ if count == 0 => return None,
@@ -502,6 +536,12 @@ mod tests {
         assert_eq!(call(&connection, "abort --recv 100k").await, Ok(0));
         assert_eq!(call(&connection, "slowread --bytes 10 --piece 1").await, Ok(10));
         assert_eq!(call(&connection, "slowwrite --bytes 10 --piece 1").await, Ok(10));
+        for op in ["send", "recv", "sum", "pattern"] {
+            let began = tokio::time::Instant::now();
+            let line = format!("{op} --bytes 10k --chunk 1k --pace 20000");
+            assert_eq!(call(&connection, &line).await, Ok(10_240), "{op}");
+            assert!(began.elapsed() >= Duration::from_millis(195), "{op}: ten pauses of 20 ms");
+        }
     }
 
     #[actix_rt::test]
