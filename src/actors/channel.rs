@@ -198,6 +198,7 @@ impl Channel {
             let tally = &mut self.tally;
             out.events.retain(|event| !tally.absorb(event));
         }
+        self.tally.duplicates += std::mem::take(&mut out.duplicates);
         if !is_earlier
             && out.datagrams.is_empty()
             && out.events.is_empty()
@@ -225,6 +226,7 @@ impl Channel {
             brief: Some(ChannelBrief {
                 number: self.core.call_number(),
                 state: self.core.state(),
+                serial: self.core.last_serial(),
                 sealed: self.core.sealed_traffic(),
             }),
         });

@@ -543,7 +543,7 @@ impl LocalEndpoint {
         }
         self.router.counters_mut().add(&output.tally);
         for event in &output.events {
-            self.router.counters_mut().record(event);
+            self.router.record(route, event);
             if let (
                 Event::CallEnded(CallEnded { outcome: Err(CallFailure::Closed), .. }),
                 Some(ending),

@@ -470,6 +470,8 @@ pub struct Counters {
     pub resent: u64,
     /// Of those, by timer.
     pub resent_by_timer: u64,
+    /// DATA packets of present calls that had come before.
+    pub duplicates: u64,
     /// BUSY received.
     pub busy_received: u64,
     /// BUSY sent.
@@ -528,6 +530,7 @@ impl Counters {
         self.server_calls += u64::from(tally.server_calls);
         self.calls_good += u64::from(tally.good);
         self.calls_failed += u64::from(tally.failed);
+        self.duplicates += u64::from(tally.duplicates);
     }
 
     /// How many packets were ignored for this reason.
@@ -560,6 +563,8 @@ pub struct CallTally {
     pub good: u32,
     /// Failed.
     pub failed: u32,
+    /// DATA packets that had come before.
+    pub duplicates: u32,
 }
 
 impl CallTally {

@@ -159,6 +159,8 @@ pub struct Peer {
     pub datagrams_received: u64,
     /// Datagrams that went to it.
     pub datagrams_sent: u64,
+    /// DATA packets that went to it again.
+    pub packets_resent: u64,
     /// Server connections with it.
     pub server_connections: usize,
     /// Client connections with it.
@@ -188,6 +190,7 @@ impl Peer {
             bytes_sent: 0,
             datagrams_received: 0,
             datagrams_sent: 0,
+            packets_resent: 0,
             server_connections: 0,
             client_connections: 0,
             last_used: now,

@@ -472,6 +472,16 @@ impl<T> Router<T> {
         &mut self.counters
     }
 
+    /// Counts what a connection or one of its channels tells.
+    pub fn record(&mut self, id: RouteId, event: &Event) {
+        self.counters.record(event);
+        if let Event::Resent(resent) = event
+            && let Some(route) = self.table.get(id)
+        {
+            self.peers.get_mut(route.peer_id).peer.packets_resent += u64::from(resent.packets);
+        }
+    }
+
     /// The router's own events are wanted: take them with [`Router::take_events`] after each step.
     pub fn keep_events(&mut self) {
         self.events.get_or_insert_default();

@@ -44,6 +44,11 @@ impl SerialCounter {
         }
     }
 
+    /// The serial of the last packet sent; before the first one, the number before its.
+    pub fn last(&self) -> Serial {
+        Serial(self.0.load(Ordering::Relaxed).wrapping_sub(1))
+    }
+
     /// The serial that the next packet will carry.
     pub fn peek(&self) -> Serial {
         Serial(self.0.load(Ordering::Relaxed).max(1))
@@ -68,6 +73,7 @@ mod tests {
             [counter.next(), counter.next(), counter.next()],
             [Serial(u32::MAX), Serial(1), Serial(2)]
         );
+        assert_eq!(counter.last(), Serial(2));
     }
 
     #[test]

@@ -735,11 +735,13 @@ impl InlineEndpoint {
         tree.watches[index.index()].note(channel);
         let deadline = channel.next_deadline();
         let (number, state) = (channel.call_number(), channel.state());
-        let brief = ChannelBrief { number, state, sealed: channel.sealed_traffic() };
+        let serial = channel.last_serial();
+        let brief = ChannelBrief { number, state, serial, sealed: channel.sealed_traffic() };
+        self.router.counters_mut().duplicates += u64::from(out.duplicates);
         self.router.set_brief(route, index, brief);
         self.router.learn(now, route, &out.peer);
         self.send(now, route, &mut out.datagrams);
-        self.record(origin, out.events);
+        self.record(route, origin, out.events);
         for word in out.connection {
             self.queue.push_back(Message::ToConnection(route, index, word));
         }
@@ -814,7 +816,7 @@ impl InlineEndpoint {
         let report = PeerReport { proved: out.proved, ..PeerReport::default() };
         self.router.learn(now, route, &report);
         self.send(now, route, &mut out.datagrams);
-        self.record(origin, out.events);
+        self.record(route, origin, out.events);
         for (index, word) in out.channels {
             self.queue.push_back(Message::ToChannel(route, index, word));
         }
@@ -883,9 +885,9 @@ impl InlineEndpoint {
         }));
     }
 
-    fn record(&mut self, origin: Origin, events: Vec<Event>) {
+    fn record(&mut self, route: RouteId, origin: Origin, events: Vec<Event>) {
         for event in events {
-            self.router.counters_mut().record(&event);
+            self.router.record(route, &event);
             self.events.push((origin, event));
         }
     }

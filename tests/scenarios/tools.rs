@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 
 use rxrpc::proto::DropReason;
 use rxrpc::proto::router::Offer;
-use rxrpc::wire::{PacketType, ServiceId};
+use rxrpc::wire::debug::{Record, Reply, TimeValue};
+use rxrpc::wire::{PacketType, Serial, ServiceId};
 
 use crate::support::bytes_of_hex;
 use crate::support::{App, PEER, Scenario, client, ms, secs, server, server_with, show};
@@ -91,6 +92,40 @@ fn s_145_statistics_say_the_version_letter_s() {
     let payload = answer(&mut t, &bytes_of_hex(W13));
     assert_eq!((payload.len(), payload[14]), (56, b'S'));
     t.done();
+}
+
+/// What T says of this type and index, T having connections.
+#[track_caller]
+fn record(t: &mut Scenario, request_type: i32, index: i32) -> Record {
+    t.send_raw(&debug_request(request_type, index));
+    let left = t.take_left();
+    let [(_, answer)] = left.as_slice() else { t.fail("one answer") };
+    Reply::decode(&answer[28..]).record().expect("a record")
+}
+
+#[test]
+fn s_145_the_fields_are_filled() {
+    let mut t = server("S-145 values");
+    t.send("D n1 q1 [CL] \"x\"").expect(&["D n1 q1 h1 [L] \"x\""]);
+    t.send("D n1 q1 [CL] \"x\"").take_left();
+    t.after(secs(1), &["D n1 q1 [L] \"x\""]);
+    let Record::Connection(connection) = record(&mut t, 3, 0) else { t.fail("a connection") };
+    assert_eq!((connection.serial, connection.nat_mtu), (Serial(3), 1440));
+    t.skip(ms(40)).send("A n1 f2 s3 =REQUESTED mtu1300").send("D n2 q1 [CL]");
+    t.take_left();
+    t.send("D n1 q1 [CL] \"x\"").take_left();
+    let Record::Peer(peer) = record(&mut t, 5, 0) else { t.fail("a peer") };
+    assert_eq!((peer.rtt, peer.rtt_dev), (8 * 40, 4 * 20));
+    assert_eq!(peer.timeout, TimeValue { seconds: 0, microseconds: 350_000 });
+    assert_eq!((peer.sent, peer.resends, peer.ref_count), (4, 1, 1));
+    let sizes = (peer.if_mtu, peer.nat_mtu, peer.max_mtu, peer.mtu);
+    assert_eq!(sizes, (1440, 1300, 1300, 1300));
+    let Record::Statistics(all) = record(&mut t, 4, 0) else { t.fail("statistics") };
+    assert_eq!((all.data_packets_read, all.dup_packets_read, all.spurious_packets_read), (4, 1, 1));
+    assert_eq!((all.data_packets_sent, all.data_packets_resent), (2, 1));
+    assert_eq!((all.calls, all.free_calls), (1, 0));
+    let Record::Connection(connection) = record(&mut t, 3, 0) else { t.fail("a connection") };
+    assert_eq!((connection.serial, connection.nat_mtu), (Serial(4), 1300));
 }
 
 #[test]

@@ -441,6 +441,11 @@ impl Channel {
         }
     }
 
+    /// The connection's last serial.
+    pub fn last_serial(&self) -> Serial {
+        self.serials.last()
+    }
+
     /// What it has opened and sealed.
     pub fn sealed_traffic(&self) -> SealedTraffic {
         self.sealed.as_deref().copied().unwrap_or_default()

@@ -15,6 +15,8 @@ use crate::wire::{CallNumber, Seq, ServiceId};
 pub struct ChannelOutput {
     /// To the network, in order.
     pub datagrams: Datagrams,
+    /// DATA packets that had come before.
+    pub duplicates: u32,
     /// To whoever watches.
     pub events: Vec<Event>,
     /// To applications, in order.

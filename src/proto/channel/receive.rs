@@ -79,7 +79,10 @@ impl Channel {
                 }
             }
             Offer::Queued => call.ack.demand(AckReason::OutOfSequence, serial),
-            Offer::Duplicate => call.ack.demand(AckReason::Duplicate, serial),
+            Offer::Duplicate => {
+                out.duplicates += 1;
+                call.ack.demand(AckReason::Duplicate, serial);
+            }
             Offer::Beyond if had_accepted => call.ack.demand(AckReason::ExceedsWindow, serial),
             // With firstPacket 1 and previousPacket 0 a Linux client would give the call up (S-178).
             Offer::Beyond => return out.drop(DropReason::BeyondWindow),

@@ -2,13 +2,15 @@
 
 use std::hash::BuildHasher;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::table::Route;
 use super::{DropReason, Header, NOWHERE, Role, Router, event};
+use crate::proto::call::Rtt;
 use crate::proto::channel::SealedTraffic;
+use crate::proto::peer::PeerHint;
 use crate::proto::{CallState, Counters};
-use crate::wire::debug::{self, Record, Request, RequestType};
+use crate::wire::debug::{self, Record, Request, RequestType, TimeValue};
 use crate::wire::{
     AbortCode, CallNumber, Flags, HEADER_LEN, PacketType, Seq, Serial, Version, encode_abort,
     encode_nat_keepalive, encode_version_reply, encode_version_request,
@@ -171,6 +173,7 @@ impl<T> Router<T> {
     fn debug_stats(&self) -> debug::Stats {
         debug::Stats {
             calls_executed: self.counters.server_calls as u32,
+            waiting: self.queued_calls() as u32,
             version: debug::VERSION_CURRENT,
             ..debug::Stats::default()
         }
@@ -196,6 +199,9 @@ impl<T> Router<T> {
             port: route.peer.port(),
             cid: route.ids.cid,
             epoch: route.ids.epoch,
+            serial: last_serial(route),
+            flags: if route.is_closing { debug::connection_flags::DESTROY_ME } else { 0 },
+            nat_mtu: u32::from(nat_mtu(&self.peers.get(route.peer_id).peer.hint)),
             security_index: route.ids.security_index,
             connection_type: match route.role {
                 Role::Client => debug::connection_type::CLIENT,
@@ -217,20 +223,29 @@ impl<T> Router<T> {
             return debug::Peer { host: debug::PEERS_END, ..debug::Peer::default() };
         };
         let hint = &entry.peer.hint;
-        let datagram = hint.payload_max() + HEADER_LEN as u16;
-        let millis =
-            |time: std::time::Duration, unit: u128| (time.as_micros() * unit / 1000) as u32;
+        let mtu = hint.payload_max() + HEADER_LEN as u16;
+        let millis = |time: Duration, unit: u128| (time.as_micros() * unit / 1000) as u32;
+        let config = match entry.peer.server_connections {
+            0 => &self.config.client,
+            _ => &self.config.server,
+        };
+        let timeout = Rtt::new(hint.rtt).rto(&config.call, Duration::ZERO);
         debug::Peer {
             host: ipv4(entry.address),
             port: entry.address.port(),
-            if_mtu: datagram,
-            nat_mtu: datagram,
-            max_mtu: datagram,
-            mtu: datagram,
+            if_mtu: hint.path.datagram_max(),
+            nat_mtu: nat_mtu(hint),
+            max_mtu: hint.sizes.datagram_max,
+            mtu,
             rtt: hint.rtt.map_or(0, |rtt| millis(rtt.srtt, 8)),
             rtt_dev: hint.rtt.map_or(0, |rtt| millis(rtt.var, 4)),
+            timeout: TimeValue {
+                seconds: u32::try_from(timeout.as_secs()).unwrap_or(u32::MAX),
+                microseconds: timeout.subsec_micros(),
+            },
             ref_count: (entry.peer.client_connections + entry.peer.server_connections) as i16,
             sent: entry.peer.datagrams_sent as u32,
+            resends: entry.peer.packets_resent as u32,
             max_dgram_packets: u16::from(hint.sizes.jumbo_max),
             if_dgram_packets: 1,
             dgram_packets: 1,
@@ -243,6 +258,10 @@ impl<T> Router<T> {
 
     fn debug_statistics(&self) -> debug::Statistics {
         let Counters { received_by_type, sent_by_type, resent, .. } = &self.counters;
+        let briefs = || self.table.iter().flat_map(|(_, route)| route.briefs());
+        let calls = briefs().filter(|brief| !brief.number.is_none()).count();
+        let present_calls = briefs().filter(|brief| brief.state.is_some()).count();
+        let dropped = |reason| self.counters.dropped_for(reason) as u32;
         let mut record = debug::Statistics {
             data_packets_sent: sent_by_type[1].saturating_sub(*resent) as u32,
             data_packets_resent: *resent as u32,
@@ -252,10 +271,17 @@ impl<T> Router<T> {
             net_send_failures: self.counters.send_failures as u32,
             data_packets_read: received_by_type[1] as u32,
             ack_packets_read: received_by_type[2] as u32,
-            bogus_packet_on_read: self.counters.dropped_for(DropReason::TooShort) as u32,
+            dup_packets_read: self.counters.duplicates as u32,
+            spurious_packets_read: dropped(DropReason::StaleCall),
+            ignore_packet_dally: dropped(DropReason::CallOver),
+            no_packet_buffers_on_read: dropped(DropReason::NoBuffer),
+            busies: dropped(DropReason::Overload),
+            bogus_packet_on_read: dropped(DropReason::TooShort),
             server_connections: self.count_role(Role::Server),
             client_connections: self.count_role(Role::Client),
             peers: self.peers.iter().count() as u32,
+            calls: calls as u32,
+            free_calls: calls.saturating_sub(present_calls) as u32,
             ..debug::Statistics::default()
         };
         for (slot, count) in record.packets_read.iter_mut().enumerate() {
@@ -270,6 +296,22 @@ impl<T> Router<T> {
     fn count_role(&self, role: Role) -> u32 {
         self.table.iter().filter(|(_, route)| route.role == role).count() as u32
     }
+}
+
+/// The newest that one of its channels told of.
+fn last_serial<T>(route: &Route<T>) -> Serial {
+    let told = route.briefs().map(|brief| brief.serial).into_iter();
+    told.filter(|serial| *serial != Serial::NONE)
+        .reduce(|last, serial| {
+            let is_later = serial.0.wrapping_sub(last.0) < 1 << 31;
+            if is_later { serial } else { last }
+        })
+        .unwrap_or(Serial::NONE)
+}
+
+/// The smaller of what the path takes and what the peer suggests.
+fn nat_mtu(hint: &PeerHint) -> u16 {
+    hint.path.datagram_max().min(hint.sizes.suggested_max)
 }
 
 /// As rxkad of OpenAFS tells it (rxkad.md 3); of a class without a type, nothing.

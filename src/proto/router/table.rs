@@ -13,7 +13,7 @@ use super::peers::PeerId;
 use crate::proto::channel::SealedTraffic;
 use crate::proto::{CallState, Role};
 use crate::security::{ConnectionIds, SecurityBrief};
-use crate::wire::{CallNumber, ChannelIndex, Cid, Epoch, ServiceId};
+use crate::wire::{CallNumber, ChannelIndex, Cid, Epoch, Serial, ServiceId};
 
 /// Names a connection of this endpoint, and never another after it is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -40,6 +40,8 @@ pub struct ChannelBrief {
     pub number: CallNumber,
     /// The present call's state.
     pub state: Option<CallState>,
+    /// The connection's last serial then.
+    pub serial: Serial,
     /// What the security class had to do.
     pub sealed: SealedTraffic,
 }
