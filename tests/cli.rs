@@ -116,7 +116,7 @@ fn nobody() -> String {
     UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
-/// Not even one that was mistyped: it is almost the right one.
+/// Not even one that was mistyped: it is almost the right one. Nor where its option was.
 #[test]
 fn no_key_is_repeated() {
     const KEY: &str = "18:1:000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e";
@@ -131,6 +131,46 @@ fn no_key_is_repeated() {
         ran.failed_with(2, &["invalid value for"]);
         for secret in ["000102", "0123456789"] {
             assert!(!ran.err.contains(secret), "{}", ran.err);
+        }
+    }
+    const GOOD: &str = "18:1:000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+    let glued = |option: &str| format!("{option}{GOOD}");
+    let call = ["perf", "127.0.0.1:1", "echo"];
+    let wrong: [&[&str]; 11] = [
+        &["--security", "rxkad", GOOD],
+        &["--security", GOOD],
+        &["--security", "rxkad", "--key", GOOD, &glued("--ticket4=")],
+        &[&glued("--key")],
+        &[&glued("--kye=")],
+        &["--security", "rxkad", "--key-file", GOOD],
+        &["--security", "rxkad", "--ccache", GOOD, "--principal", "afs/x"],
+        &["--security", "rxkad", "--ccache", "/dev/null", "--principal", GOOD],
+        &["--security", "rxkad", "--key", GOOD, "--level", GOOD],
+        &["--bytes", GOOD],
+        &["--timeout", GOOD],
+    ];
+    let clients = wrong.iter().flat_map(|arguments| {
+        let line = rx(&[&call[..], arguments].concat());
+        let json = rx(&[&call[..], arguments, &["--json"]].concat());
+        [line, json]
+    });
+    let alone = [&["call", GOOD][..], &["call", "127.0.0.1:1", "--file", GOOD], &[GOOD]];
+    let clients = clients.chain(alone.map(rx));
+    let wrong: [&[&str]; 6] = [
+        &["--security", "rxkad", GOOD],
+        &[&glued("--key")],
+        &["--security", "rxkad", "--key-file", GOOD],
+        &["--minimum-level", GOOD],
+        &["--listen", GOOD],
+        &["--require", &glued("--version-1=")],
+    ];
+    let servers = wrong.iter().map(|arguments| run(ECHO_SERVER, arguments));
+    for ran in clients.chain(servers) {
+        assert_eq!(ran.code, Some(2), "{ran:?}");
+        let said = format!("{}{}", ran.out, ran.err);
+        assert!(!said.is_empty());
+        for part in ["000102", "1d1e1f"] {
+            assert!(!said.contains(part), "{said}");
         }
     }
 }

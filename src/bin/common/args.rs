@@ -12,6 +12,8 @@ use clap::Parser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use rxrpc::proto::config::CallConfig;
 
+use super::mask::mask_keys;
+
 /// It could not start, or broke while it ran.
 const EXIT_TROUBLE: u8 = 1;
 /// The command line was wrong, or what it names is of no use.
@@ -51,7 +53,8 @@ fn asks_for_json(arguments: impl Iterator<Item = std::ffi::OsString>) -> bool {
     arguments.take_while(|argument| argument != "--").any(|argument| argument == "--json")
 }
 
-/// What is wrong, on one line. Clap repeats what was given: of a key, that must not be.
+/// What is wrong, on one line. Clap repeats what was given: of a key, that must not be, whatever option it was
+/// given to.
 fn explanation(error: &clap::Error) -> String {
     if let (Some(ContextValue::String(argument)), Some(reason)) =
         (error.get(ContextKind::InvalidArg), error.source())
@@ -59,7 +62,7 @@ fn explanation(error: &clap::Error) -> String {
     {
         return format!("invalid value for '{argument}': {reason}");
     }
-    one_line(&error.to_string())
+    mask_keys(&one_line(&error.to_string()))
 }
 
 /// The first paragraph of clap's explanation.
@@ -79,7 +82,7 @@ pub fn status(is_good: bool) -> ExitCode {
     if is_good { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILED) }
 }
 
-/// Why nothing goes on, and how to exit.
+/// Why nothing goes on, and how to exit. No key is repeated that was given for something else.
 #[derive(Debug)]
 pub struct Stop {
     status: u8,
@@ -89,17 +92,21 @@ pub struct Stop {
 impl Stop {
     /// It could not start, or broke while it ran.
     pub fn trouble(error: impl Display) -> Stop {
-        Stop { status: EXIT_TROUBLE, error: error.to_string() }
+        Stop::new(EXIT_TROUBLE, error)
     }
 
     /// The command line was wrong, or what it names is of no use.
     pub fn usage(error: impl Display) -> Stop {
-        Stop { status: EXIT_USAGE, error: error.to_string() }
+        Stop::new(EXIT_USAGE, error)
     }
 
     /// A call failed.
     pub fn failed(error: impl Display) -> Stop {
-        Stop { status: EXIT_FAILED, error: error.to_string() }
+        Stop::new(EXIT_FAILED, error)
+    }
+
+    fn new(status: u8, error: impl Display) -> Stop {
+        Stop { status, error: mask_keys(&error.to_string()) }
     }
 
     /// What went wrong.

@@ -5,6 +5,7 @@
 pub mod args;
 pub mod body;
 pub mod chaos;
+pub mod mask;
 pub mod pieces;
 pub mod security;
 pub mod service;
