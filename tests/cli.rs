@@ -179,7 +179,7 @@ fn no_key_is_repeated() {
 fn credentials_belong_to_rxkad_and_are_of_one_kind() {
     const KEY: &str = "1:2:a7838acbc783ec94";
     let call = ["call", "127.0.0.1:1"];
-    let wrong: [(&[&str], &str); 12] = [
+    let wrong: [(&[&str], &str); 15] = [
         (&["--security", "rxgk"], "rxgk"),
         (&["--security", "rxkad"], "--ccache, --key-file or --key"),
         (&["--key", KEY], "need --security rxkad"),
@@ -192,6 +192,15 @@ fn credentials_belong_to_rxkad_and_are_of_one_kind() {
         (&["--security", "rxkad", "--key", KEY, "--key-file", "/x"], "cannot be used with"),
         (&["--security", "rxkad", "--key-file", "/x", "--ticket4"], "--key"),
         (&["--level", "crypt"], "--level need --security rxkad"),
+        (&["--security", "rxkad", "--principal", "afs/x"], "--ccache"),
+        (
+            &["--security", "rxkad", "--key", KEY, "--principal", "afs/x"],
+            "--principal needs --ccache",
+        ),
+        (
+            &["--security", "rxkad", "--key-file", "/x", "--principal", "afs/x"],
+            "--principal needs --ccache",
+        ),
     ];
     for (arguments, word) in wrong {
         rx(&[&call[..], arguments].concat()).failed_with(2, &[word]);

@@ -153,6 +153,9 @@ impl ClientArgs {
             _ if self.key.is_none() && (self.ticket4 || self.session.is_some() || self.expired) => {
                 Err("--session and --ticket4 need --key".to_owned())
             }
+            _ if self.principal.is_some() && self.ccache.is_none() => {
+                Err("--principal needs --ccache".to_owned())
+            }
             ClassName::Null if has_credentials || self.level.is_some() => {
                 Err("--ccache, --key-file, --key and --level need --security rxkad".to_owned())
             }
