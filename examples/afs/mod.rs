@@ -22,6 +22,7 @@ use rxrpc::security::rxkad::keys::ServerKeys;
 use rxrpc::security::rxkad::keys::ccache::Ccache;
 use rxrpc::security::{Entropy, Level, Principal, rxkad_client};
 use rxrpc::{CallOptions, ConnectOptions};
+use zeroize::Zeroizing;
 
 pub type Problem = Box<dyn Error>;
 
@@ -84,9 +85,9 @@ impl Arguments {
         let (name, cell) = whom.split_once('@').unwrap_or((whom, ""));
         let client = Principal { name: name.into(), instance: "".into(), cell: cell.into() };
         let hour = Duration::from_secs(3600);
-        // The session key is made of it: from nobody but the operating system.
-        let mut entropy = Entropy::default();
-        OsRng.try_fill_bytes(&mut entropy)?;
+        // The session key is made of it: from nobody but the operating system, and wiped like a key.
+        let mut entropy = Zeroizing::new(Entropy::default());
+        OsRng.try_fill_bytes(&mut *entropy)?;
         Ok(ServerKeys::load(file)?.print_token(&client, now, hour, &entropy)?)
     }
 

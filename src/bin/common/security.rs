@@ -15,6 +15,7 @@ use rxrpc::security::rxkad::keys::{
 use rxrpc::security::rxkad::ticket::Print;
 use rxrpc::security::rxkad::{Server, SessionKey, Token};
 use rxrpc::security::{ClientClass, Entropy, Level, Principal, RxNull, ServerClass, rxkad_client};
+use zeroize::Zeroizing;
 
 /// How long a ticket lasts that we print.
 const LIFETIME: Duration = Duration::from_secs(36_000);
@@ -177,11 +178,13 @@ impl ClientArgs {
     fn token(&self) -> Result<Token, String> {
         let now = SystemTime::now();
         if let Some(key) = &self.key {
-            return self.printed(key, now, entropy()?).map_err(|error| error.to_string());
+            let entropy = entropy()?;
+            return self.printed(key, now, &entropy).map_err(|error| error.to_string());
         }
         if let Some(file) = &self.key_file {
             let keys = load(std::slice::from_ref(file))?;
-            let token = keys.print_token(&principal("afs", ""), now, LIFETIME, &entropy()?);
+            let entropy = entropy()?;
+            let token = keys.print_token(&principal("afs", ""), now, LIFETIME, &entropy);
             return token.map_err(|error| about(file, error));
         }
         // Both are there, or neither: the command line was checked.
@@ -196,7 +199,7 @@ impl ClientArgs {
         &self,
         key: &KeyArgument,
         now: SystemTime,
-        entropy: Entropy,
+        entropy: &Entropy,
     ) -> Result<Token, TokenError> {
         let (form, cell) = match self.ticket4 {
             true => (TicketForm::V4, ""),
@@ -209,16 +212,17 @@ impl ClientArgs {
         };
         let session = match &self.session {
             Some(session) => session.clone(),
-            None => new_session_key(&entropy)?,
+            None => new_session_key(entropy)?,
         };
         let print = Print::from_now(&client, &session, now, lifetime);
-        key.print_token(form, &print, &entropy)
+        key.print_token(form, &print, entropy)
     }
 }
 
-fn entropy() -> Result<Entropy, String> {
-    let mut entropy = Entropy::default();
-    OsRng.try_fill_bytes(&mut entropy).map_err(|error| format!("no randomness: {error}"))?;
+/// The session key is made of it: it is wiped like one.
+fn entropy() -> Result<Zeroizing<Entropy>, String> {
+    let mut entropy = Zeroizing::new(Entropy::default());
+    OsRng.try_fill_bytes(&mut *entropy).map_err(|error| format!("no randomness: {error}"))?;
     Ok(entropy)
 }
 
@@ -239,4 +243,16 @@ fn load(files: &[PathBuf]) -> Result<ServerKeys, String> {
         keys.extend(loaded.map_err(|error| about(file, error))?);
     }
     Ok(keys)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_session_keys_are_made_of_is_drawn_anew_and_wiped() {
+        // The type is what is tested, since nobody can look where it was.
+        let draw = || -> Zeroizing<Entropy> { entropy().expect("randomness") };
+        assert!(*draw() != *draw());
+    }
 }
