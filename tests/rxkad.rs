@@ -337,7 +337,7 @@ fn a_client_below_the_servers_level_ends_the_connection_itself() {
         world.call(route, b"x");
         world.run(1, Duration::ZERO);
         assert_eq!(world.ended, []);
-        let failure = aborted(RxkadError::LevelFail, Why::Security);
+        let failure = aborted(RxkadError::LevelFail, Why::Challenge);
         assert_eq!(world.client.failure(route), Some(failure));
         let heard = ConnectionFailure::PeerAborted(RxkadError::LevelFail.code());
         assert_eq!(world.server.failure(world.server.routes()[0]), Some(heard));
@@ -418,7 +418,7 @@ fn a_client_without_checksums_is_served_in_version_1_where_that_is_taken() {
             world.run(calls, Duration::from_secs(600));
             assert!(world.challenges.iter().all(|len| *len == 8), "{:?}", world.challenges);
             if level < minimum {
-                let failure = aborted(RxkadError::LevelFail, Why::Security);
+                let failure = aborted(RxkadError::LevelFail, Why::Challenge);
                 assert_eq!(world.client.failure(route), Some(failure), "{level} {minimum}");
                 continue;
             }
@@ -471,7 +471,7 @@ fn a_client_that_wants_version_2_ends_the_connection_of_a_server_that_asks_in_ve
     let route = world.client.connect(world.now, SERVER.into(), SERVICE, &client, false);
     world.call(route, b"x");
     world.run(1, Duration::ZERO);
-    let failure = aborted(RxkadError::Inconsistency, Why::Security);
+    let failure = aborted(RxkadError::Inconsistency, Why::Challenge);
     assert_eq!(world.client.failure(route), Some(failure));
     let heard = ConnectionFailure::PeerAborted(RxkadError::Inconsistency.code());
     assert_eq!(world.server.failure(world.server.routes()[0]), Some(heard));

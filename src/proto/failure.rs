@@ -87,6 +87,9 @@ pub enum Why {
     /// The security class refused a packet.
     #[error("the security class refused a packet")]
     Security,
+    /// The security class refused a CHALLENGE: it asks for more than the client offers, or is none.
+    #[error("the security class refused what the server's challenge asks for")]
+    Challenge,
     /// The security class refused the proof of the client.
     #[error("the security class refused the client's response")]
     BadResponse,

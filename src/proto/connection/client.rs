@@ -148,7 +148,7 @@ impl<W> Connection<W> {
             }
             Err(code) => {
                 self.send_abort(code, out);
-                self.fail(now, ConnectionFailure::Aborted { code, why: Why::Security }, out);
+                self.fail(now, ConnectionFailure::Aborted { code, why: Why::Challenge }, out);
             }
         }
     }
