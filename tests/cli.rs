@@ -231,6 +231,33 @@ fn credentials_belong_to_rxkad_and_are_of_one_kind() {
         .failed_with(2, &["needs a single-DES key"]);
 }
 
+/// OpenAFS refuses tickets under weak keys and under those of wrong parity, and so do we: at the start, not at each
+/// call.
+#[test]
+fn keys_that_open_no_ticket_are_named_at_the_start() {
+    for key in ["1:2:0101010101010101", "1:2:0023456789abcdef"] {
+        let keys = ["--security", "rxkad", "--key", key];
+        let words = ["version 2", "weak or of wrong parity"];
+        run(ECHO_SERVER, &keys).failed_with(2, &words);
+        rx(&[&["call", "127.0.0.1:1"][..], &keys].concat()).failed_with(2, &words);
+    }
+    // In a file that has a good one too it is only said.
+    let folder = std::env::temp_dir().join(format!("rxrpc-weak-key-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("KeyFile");
+    let good = [0xa7, 0x83, 0x8a, 0xcb, 0xc7, 0x83, 0xec, 0x94];
+    let keys = [&[0, 0, 0, 2, 0, 0, 0, 3][..], &[1; 8], &[0, 0, 0, 4], &good].concat();
+    std::fs::write(&path, keys).unwrap();
+    let keys = ["--security", "rxkad", "--key-file", path.to_str().unwrap()];
+    let server = Server::start(&keys);
+    let ran = rx(&[&["call", &server.address, "--data", "x"], &keys[..]].concat());
+    assert_eq!((ran.code, ran.out.as_str()), (Some(0), "x"), "{ran:?}");
+    let (code, _, err) = server.stop("-TERM");
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert_eq!((code, err.lines().count()), (Some(0), 1), "{err}");
+    assert!(err.contains("version 3") && err.contains("weak"), "{err}");
+}
+
 #[test]
 fn rxkad_proves_its_client_at_every_level() {
     const KEY: &str = "18:1:000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";

@@ -85,7 +85,7 @@ impl ServerArgs {
                 let options = "--key-file, --key, --minimum-level, --require and --version-1";
                 Err(format!("{options} need --security rxkad"))
             }
-            _ => Ok(()),
+            _ => self.key.iter().try_for_each(check_key),
         }
     }
 
@@ -97,6 +97,10 @@ impl ServerArgs {
         }
         if self.security == ClassName::Rxkad {
             let mut keys = load(&self.key_file)?;
+            for kvno in keys.unusable() {
+                // There may be better keys beside it, and the file is not ours to change.
+                eprintln!("{}: key version {kvno} in a file: {UNUSABLE}", env!("CARGO_BIN_NAME"));
+            }
             self.key.iter().cloned().for_each(|key| keys.extend(key.into()));
             if keys.is_empty() {
                 return Err("there is no key for rxkad in the files".to_owned());
@@ -160,7 +164,7 @@ impl ClientArgs {
             ClassName::Null if has_credentials || self.level.is_some() => {
                 Err("--ccache, --key-file, --key and --level need --security rxkad".to_owned())
             }
-            _ => Ok(()),
+            _ => self.key.iter().try_for_each(check_key),
         }
     }
 
@@ -216,6 +220,16 @@ impl ClientArgs {
         };
         let print = Print::from_now(&client, &session, now, lifetime);
         key.print_token(form, &print, entropy)
+    }
+}
+
+/// What is said of a key that [`ServerKeys::unusable`] names.
+const UNUSABLE: &str = "a single-DES key that is weak or of wrong parity opens no ticket";
+
+fn check_key(key: &KeyArgument) -> Result<(), String> {
+    match ServerKeys::from(key.clone()).unusable().next() {
+        Some(kvno) => Err(format!("--key of version {kvno}: {UNUSABLE}")),
+        None => Ok(()),
     }
 }
 

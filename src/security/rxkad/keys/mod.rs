@@ -19,6 +19,7 @@ use std::time::SystemTime;
 
 use zeroize::Zeroizing;
 
+use super::krb5::des::{has_odd_parity, is_weak};
 use super::krb5::{EncType, Krb5Key};
 use super::{OpenedTicket, RxkadError, TicketOpener, ticket};
 
@@ -120,6 +121,13 @@ impl ServerKeys {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Versions of single-DES keys that are weak, or of wrong parity: tickets under them are refused with
+    /// RXKADBADKEY, as OpenAFS refuses them.
+    pub fn unusable(&self) -> impl Iterator<Item = u32> {
+        let is_unusable = |key: &[u8; 8]| !has_odd_parity(key) || is_weak(key);
+        self.des.iter().filter(move |(_, key)| is_unusable(key)).map(|(kvno, _)| *kvno)
     }
 
     /// The single-DES key of a version.
