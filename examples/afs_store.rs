@@ -41,7 +41,7 @@ static CALLED_BACK: AtomicUsize = AtomicUsize::new(0);
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Problem> {
-    let arguments = Arguments::read()?;
+    let arguments = Arguments::read(&["bytes"])?;
     let volume: u32 = arguments.plain.get(1).ok_or("no VOLUME-ID")?.parse()?;
     let count: u32 = arguments.option("bytes").unwrap_or("20000000").parse()?;
     let endpoint = Endpoint::builder().service(FILES, unary(call_back)).start().await?;

@@ -32,7 +32,7 @@ const NAME_LEN: usize = 64;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Problem> {
-    let arguments = Arguments::read()?;
+    let arguments = Arguments::read(&[])?;
     let name = arguments.plain.get(1).ok_or("no NAME")?;
     let endpoint = Endpoint::builder().start().await?;
     let server = arguments.server().await?;

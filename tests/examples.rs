@@ -131,6 +131,16 @@ fn the_probe_says_how_it_is_used() {
     assert!(String::from_utf8_lossy(&output.stderr).starts_with("usage:"), "{output:?}");
 }
 
+/// `--levle clear` would otherwise run at crypt.
+#[test]
+fn a_mistyped_option_of_the_afs_examples_is_refused() {
+    for name in ["afs_user", "afs_store"] {
+        let output = run(name, &["127.0.0.1:1", "7", "--levle", "clear"]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains("--levle is no option"), "{said}");
+    }
+}
+
 #[test]
 fn the_web_server_asks_itself() {
     let printed = printed("embed_actix_web");

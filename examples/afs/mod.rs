@@ -39,13 +39,20 @@ pub struct Arguments {
     options: HashMap<String, String>,
 }
 
+/// The options that both examples have.
+const OPTIONS: [&str; 5] = ["ccache", "principal", "key-file", "as", "level"];
+
 impl Arguments {
-    pub fn read() -> Result<Arguments, Problem> {
+    /// `more`: options of the example itself.
+    pub fn read(more: &[&str]) -> Result<Arguments, Problem> {
         let mut arguments = std::env::args().skip(1);
         let (mut plain, mut options) = (Vec::new(), HashMap::new());
         while let Some(argument) = arguments.next() {
             match argument.strip_prefix("--") {
                 Some(name) => {
+                    if !OPTIONS.iter().chain(more).any(|known| *known == name) {
+                        return Err(format!("--{name} is no option").into());
+                    }
                     let value = arguments.next().ok_or(format!("--{name} needs a value"))?;
                     options.insert(name.to_owned(), value);
                 }
