@@ -221,6 +221,9 @@ fn credentials_belong_to_rxkad_and_are_of_one_kind() {
         rx(&["call", "127.0.0.1:1", "--security", "rxkad", option, file, "--principal", "afs/x"])
     };
     with("--ccache", "/nonexistent/cc").failed_with(2, &["/nonexistent/cc"]);
+    // As in KRB5CCNAME.
+    with("--ccache", "FILE:/nonexistent/cc").failed_with(2, &["cannot read /nonexistent/cc"]);
+    with("--ccache", "DIR:/tmp").failed_with(2, &["of type FILE", "DIR"]);
     with("--ccache", "/dev/null").failed_with(2, &["/dev/null", "not a Kerberos credential cache"]);
     let keys = ["--security", "rxkad", "--key-file", "/nonexistent/KeyFileExt"];
     rx(&[&call[..], &keys].concat()).failed_with(2, &["/nonexistent/KeyFileExt"]);

@@ -85,6 +85,8 @@ impl Arguments {
         let now = SystemTime::now();
         if let Some(file) = self.option("ccache") {
             let server = self.option("principal").ok_or("--ccache needs --principal")?;
+            // As in KRB5CCNAME, or a path alone.
+            let file = file.strip_prefix("FILE:").unwrap_or(file);
             return Ok(Ccache::load(file)?.token(server, now)?);
         }
         let file = self.option("key-file").ok_or("no --ccache and no --key-file")?;

@@ -122,7 +122,7 @@ pub struct ClientArgs {
     /// How much rxkad encrypts [default: crypt]
     #[arg(long, value_enum)]
     level: Option<LevelName>,
-    /// A Kerberos cache with a ticket for --principal, as kinit and kvno leave it
+    /// A Kerberos cache with a ticket for --principal, as kinit and kvno leave it; of type FILE
     #[arg(long, value_name = "FILE", requires = "principal", conflicts_with_all = ["key", "key_file"])]
     ccache: Option<PathBuf>,
     /// The server: afs/CELL or afs/CELL@REALM
@@ -194,6 +194,7 @@ impl ClientArgs {
         // Both are there, or neither: the command line was checked.
         let both = self.ccache.as_ref().zip(self.principal.as_ref());
         let (file, server) = both.ok_or("no credentials")?;
+        let file = cache_file(file)?;
         let token = Ccache::load(file).and_then(|cache| cache.token(server, now));
         token.map_err(|error| about(file, error))
     }
@@ -230,6 +231,18 @@ fn check_key(key: &KeyArgument) -> Result<(), String> {
     match ServerKeys::from(key.clone()).unusable().next() {
         Some(kvno) => Err(format!("--key of version {kvno}: {UNUSABLE}")),
         None => Ok(()),
+    }
+}
+
+/// The path of a cache that is named as in KRB5CCNAME, with or without its type.
+fn cache_file(name: &Path) -> Result<&Path, String> {
+    const OTHER_TYPES: [&str; 6] = ["API", "DIR", "KCM", "KEYRING", "MEMORY", "MSLSA"];
+    match name.to_str().and_then(|name| name.split_once(':')) {
+        Some(("FILE", path)) => Ok(Path::new(path)),
+        Some((other, _)) if OTHER_TYPES.contains(&other) => {
+            Err(format!("--ccache: expected a cache of type FILE, got one of type {other}"))
+        }
+        _ => Ok(name),
     }
 }
 
