@@ -80,6 +80,61 @@ fn calls_that_are_given_up_leave_the_channel_usable() {
     holds("deaths", Bounds { in_flight: 2, deaths: 1, ..Bounds::new(&[ONE, ONE]) });
 }
 
+/// And what is added to `plain` does happen: other states are visited than without it.
+#[track_caller]
+fn holds_with(name: &str, plain: Bounds, adds: impl Fn(&mut Bounds)) {
+    let without = visit("  without", plain.clone(), 2);
+    let mut bounds = plain;
+    adds(&mut bounds);
+    let found = visit(name, bounds, 2);
+    assert!(without.failure.is_none() && found.failure.is_none(), "{name}");
+    assert!(found.states != without.states && without.states > 100, "{name} happen nowhere");
+}
+
+fn few(calls: &[Shape]) -> Bounds {
+    Bounds { in_flight: 2, ..Bounds::new(calls) }
+}
+
+#[test]
+fn packets_sent_again_by_a_timer_do_no_harm() {
+    let copies = Bounds { repeats: 1, ..few(&[ONE]) };
+    holds_with("resends and copies", copies, |bounds| bounds.resends = 1);
+    let losses = Bounds { losses: 1, ..few(&[ONE]) };
+    holds_with("resends and losses", losses, |bounds| bounds.resends = 1);
+}
+
+#[test]
+fn three_calls_follow_one_another() {
+    let bounds = Bounds { reorders: false, losses: 1, ..few(&[ONE, ONE, ONE]) };
+    holds("three calls", bounds);
+}
+
+#[test]
+fn a_call_of_two_packets_ends_before_the_next() {
+    holds("two packets, then one", Bounds { reorders: false, ..few(&[TWO, ONE]) });
+}
+
+#[test]
+fn packets_that_come_together_are_answered_once() {
+    holds_with("runs", few(&[TWO]), |bounds| bounds.runs = true);
+}
+
+#[test]
+fn services_wait_for_the_proof_of_an_address() {
+    holds_with("reach", few(&[ONE, ONE]), |bounds| bounds.reach = true);
+}
+
+#[test]
+fn replies_may_begin_before_the_request_has_ended() {
+    holds_with("eager", few(&[PIECEWISE]), |bounds| bounds.eager = true);
+}
+
+#[test]
+fn pings_and_late_timers_do_no_harm() {
+    holds_with("pings", few(&[ONE]), |bounds| bounds.pings = 1);
+    holds_with("late timers", few(&[TWO]), |bounds| bounds.late_timers = true);
+}
+
 // The search can fail: servers made wrong on purpose.
 
 /// rx-race.md R3, R4: the next call's DATA may be all that ends a call.
@@ -97,6 +152,14 @@ fn without_the_check_of_call_numbers_a_call_runs_twice() {
     let broken = Broken { no_number_check: true, ..Broken::default() };
     let bounds = Bounds { broken, in_flight: 3, repeats: 1, ..Bounds::new(&[ONE, ONE]) };
     breaks("no check of call numbers", bounds, Rule::DeliveredTwice);
+}
+
+/// The same by a timer: the request that is sent again is the copy.
+#[test]
+fn without_the_check_of_call_numbers_a_retransmission_runs_a_call_again() {
+    let broken = Broken { no_number_check: true, ..Broken::default() };
+    let bounds = Bounds { broken, in_flight: 3, resends: 1, ..Bounds::new(&[ONE, ONE]) };
+    breaks("no check, resends", bounds, Rule::DeliveredTwice);
 }
 
 /// rx-race.md R1: a network without a fault, a client that acknowledges each reply before it calls again.
