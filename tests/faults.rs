@@ -195,6 +195,29 @@ impl Runs {
     }
 }
 
+/// What the service has: nothing, a call, or a call and how it ended.
+type Heard = Arc<Mutex<Option<Option<CallFailure>>>>;
+
+/// Service 3 echoes, but for "x": it waits for the end of that call.
+fn offer_patience(server: &Endpoint) -> Heard {
+    let heard = Heard::default();
+    let tell = heard.clone();
+    server.offer(3, move |mut call: IncomingCall| {
+        let tell = tell.clone();
+        async move {
+            let bytes = call.read_all(100).await?;
+            if bytes != "x" {
+                call.reply(bytes);
+                return Ok(());
+            }
+            *tell.lock().unwrap() = Some(None);
+            *tell.lock().unwrap() = Some(Some(call.failed().await));
+            Ok::<_, StreamError>(())
+        }
+    });
+    heard
+}
+
 /// Four calls at once on one connection, and something of `broken`'s breaks a second later.
 async fn four_calls_and_a_break(
     connection: &Connection,
@@ -408,6 +431,28 @@ async fn a_receive_loop_that_breaks_ends_its_endpoint_and_every_call_at_once() {
     // The loop's next turn is at the latest that of the next PING.
     assert!(began.elapsed() < secs(5), "{:?}", began.elapsed());
     assert_eq!(connection.call("x").await, Err(CallError::Connect(ConnectError::Closed)));
+}
+
+/// The same at a server: its next turn is a PING of its client's, and the one after that finds nobody.
+#[actix_rt::test]
+async fn a_receive_loop_of_a_server_that_breaks_leaves_its_clients_an_unreachable_port() {
+    tokio::time::pause();
+    let (mood, client, server) = moody().await;
+    let heard = offer_patience(&server);
+    let connection = client.connect(server.local_addr(), 3).await.unwrap();
+    let began = Instant::now();
+    let (call, (), reason) = futures::join!(
+        connection.call("x"),
+        async {
+            sleep(secs(1)).await;
+            mood.lock().unwrap().breaks = true;
+        },
+        server.closed(),
+    );
+    assert_eq!(call, failed(CallFailure::Network(NetworkProblem::PortUnreachable)));
+    assert!(began.elapsed() <= DEAD_TIMEOUT / 6 * 3 + RTO, "{:?}", began.elapsed());
+    assert_eq!(reason, CloseReason::Broken);
+    assert!(heard.lock().unwrap().is_some(), "the call ran");
 }
 
 /// A security class of a user's, which breaks as it takes or makes a connection while it is told to.
@@ -629,6 +674,78 @@ async fn a_socket_that_sends_no_more_is_silence() {
 
 // ---- whoever runs it ----------------------------------------------------------------------------
 
+/// A client whose server's thread ends under a call. `end` ends it, and has seen it end.
+async fn a_client_loses(hub: &MemoryHub, server: Endpoint, end: impl FnOnce()) {
+    let heard = offer_patience(&server);
+    let client = endpoint(hub, 7001).await;
+    let connection = client.connect(server.local_addr(), 3).await.unwrap();
+    let (call, began) = futures::join!(connection.call("x"), async {
+        while heard.lock().unwrap().is_none() {
+            sleep(Duration::from_millis(1)).await;
+        }
+        end();
+        // Only the client's own time is left: it passes at once.
+        tokio::time::pause();
+        Instant::now()
+    });
+    // Its next PING finds nobody, and the one after it is the last.
+    let unreachable = CallFailure::Network(NetworkProblem::PortUnreachable);
+    assert_eq!(call, failed(unreachable));
+    assert!(began.elapsed() <= DEAD_TIMEOUT / 6 * 2 + RTO, "{:?}", began.elapsed());
+    assert_eq!(server.closed().await, CloseReason::Broken);
+    // No new call hangs, and a server that comes back is found.
+    let began = Instant::now();
+    assert_eq!(connection.call("y").await, failed(unreachable));
+    assert!(began.elapsed() < RTO, "{:?}", began.elapsed());
+    let again = endpoint(hub, 7000).await;
+    again.offer(3, echo);
+    let connection = client.connect(again.local_addr(), 3).await.unwrap();
+    assert_eq!(connection.call("z").await.unwrap(), "z");
+}
+
+#[test]
+fn an_arbiter_of_a_server_that_ends_early_leaves_its_clients_an_unreachable_port() {
+    let hub = MemoryHub::new();
+    let (_, source) = hub.bind_source(at(7000)).unwrap();
+    actix_rt::System::new().block_on(async {
+        let arbiter = actix_rt::Arbiter::new();
+        let (tell, told) = futures::channel::oneshot::channel();
+        arbiter.spawn(async move {
+            let endpoint = Endpoint::builder().network(source).start().await.unwrap();
+            assert!(tell.send(endpoint).is_ok());
+        });
+        let server = told.await.unwrap();
+        let end = move || {
+            arbiter.stop();
+            arbiter.join().unwrap();
+        };
+        a_client_loses(&hub, server, end).await;
+    });
+}
+
+#[test]
+fn a_system_of_a_server_that_ends_leaves_its_clients_an_unreachable_port() {
+    let hub = MemoryHub::new();
+    let (_, source) = hub.bind_source(at(7000)).unwrap();
+    let (tell, told) = futures::channel::oneshot::channel();
+    let (dismiss, dismissed) = futures::channel::oneshot::channel::<()>();
+    let thread = std::thread::spawn(move || {
+        actix_rt::System::new().block_on(async {
+            let endpoint = Endpoint::builder().network(source).start().await.unwrap();
+            assert!(tell.send(endpoint).is_ok());
+            dismissed.await.unwrap();
+        });
+    });
+    actix_rt::System::new().block_on(async {
+        let server = told.await.unwrap();
+        let end = move || {
+            dismiss.send(()).unwrap();
+            thread.join().unwrap();
+        };
+        a_client_loses(&hub, server, end).await;
+    });
+}
+
 /// The arbiter stops, its System does not.
 #[test]
 fn an_arbiter_that_ends_early_leaves_nobody_waiting() {
@@ -699,22 +816,19 @@ async fn handles_dropped_in_the_middle_of_a_call() {
 #[actix_rt::test]
 async fn an_hour_that_passes_at_once_ends_what_ran_and_nothing_more() {
     let (_hub, server, client) = pair().await;
-    let connection = client.connect(server.local_addr(), 2).await.unwrap();
-    let (call, ()) = futures::join!(connection.call(&b"\xff"[..]), async {
+    let heard = offer_patience(&server);
+    let connection = client.connect(server.local_addr(), 3).await.unwrap();
+    let patience = tokio::time::timeout(secs(2 * 3600), connection.call("x"));
+    let (call, ()) = futures::join!(patience, async {
         sleep(secs(1)).await;
         tokio::time::advance(secs(3600)).await;
     });
-    let ended = matches!(
-        call,
-        Err(CallError::Failed(
-            CallFailure::Dead(_)
-                | CallFailure::PeerAborted(_)
-                | CallFailure::PeerAbortedConnection(_)
-        ))
-    );
-    assert!(ended || call.is_ok(), "{call:?}");
+    assert_eq!(call.unwrap(), failed(CallFailure::Dead(DEAD_TIMEOUT)));
+    sleep(RTO).await;
+    let heard = heard.lock().unwrap().take();
+    assert!(matches!(heard, Some(Some(CallFailure::Dead(_) | CallFailure::PeerAborted(_)))));
     let began = Instant::now();
-    assert_eq!(connection.call(&b"\x00"[..]).await.unwrap(), &b"\x00"[..]);
+    assert_eq!(connection.call("y").await.unwrap(), "y");
     assert!(began.elapsed() < RTO * 4, "{:?}", began.elapsed());
 }
 
