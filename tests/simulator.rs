@@ -1,9 +1,11 @@
 //! Simulated worlds by seed: see docs/testkit.md.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use rxrpc::testkit::world::{Plan, Sabotage, What, Wiring, check, check_plan, play};
+use rxrpc::testkit::world::{
+    Answer, CallPlan, Plan, Sabotage, What, Wiring, check, check_plan, play,
+};
 use rxrpc::testkit::{ChoiceOptions, taken};
 
 fn number(name: &str) -> Option<u64> {
@@ -84,6 +86,50 @@ fn a_failure_is_shown_in_few_packets() {
     let packets: usize = packets.split(' ').next().expect("a word").parse().expect("a number");
     assert!(packets <= 8, "{report}");
     assert!(report.contains("is not what was sent") && report.contains("RXRPC_SIM_SEED="));
+}
+
+/// Calls whose requests come faster than they are read, all at once over one connection.
+fn slow_readers() -> Plan {
+    let mut plan = Plan { faults: Vec::new(), hostile: Vec::new(), ..Plan::drawn(0) };
+    (plan.clients, plan.servers, plan.connections_max) = (1, 1, 1);
+    (plan.security, plan.needs_reach, plan.upgrades) = (None, false, false);
+    (plan.config, plan.link) = Default::default();
+    let mut call = plan.calls[0].clone();
+    (call.client, call.server, call.answer, call.reply_bytes) = (0, 1, Answer::Reply, 4);
+    (call.request_bytes, call.pause_every, call.pause) =
+        (60_000, Some(1), Duration::from_millis(300));
+    (call.deadline, call.given_up_after, call.streamed) = (None, None, None);
+    (call.exclusive, call.must_be_good, call.at) = (false, false, Duration::ZERO);
+    plan.calls = (0..4).map(|id| CallPlan { id, ..call.clone() }).collect();
+    plan
+}
+
+/// Each rule about the inside of a core finds an endpoint that breaks it, and passes one that does not.
+#[test]
+fn what_is_checked_inside_of_cores_can_fail() {
+    let window = |plan: &mut Plan| {
+        plan.config.server.call.receive_window_max_packets = 8;
+        plan.config.server.call.receive_window_initial_packets = 8;
+    };
+    let connection = |plan: &mut Plan| plan.config.server.buffered_max_bytes = 8192;
+    let endpoint = |plan: &mut Plan| plan.config.buffered_max_bytes = 8192;
+    type Case = (Sabotage, fn(&mut Plan), &'static str);
+    let cases: [Case; 5] = [
+        (Sabotage::RetransmissionForgotten, |_| {}, "no timer for them"),
+        (Sabotage::DeadlinesForgotten, |_| {}, "a timer that the endpoint does not know"),
+        (Sabotage::LimitsIgnored, window, "(ServerReceive) buffers"),
+        (Sabotage::LimitsIgnored, connection, "a connection buffers"),
+        (Sabotage::LimitsIgnored, endpoint, "bytes buffered in all"),
+    ];
+    for (sabotage, change, says) in cases {
+        let mut plan = slow_readers();
+        change(&mut plan);
+        assert_eq!(play(&plan, Wiring::Core, false).violation, None, "{sabotage:?}");
+        plan.sabotage = Some(sabotage);
+        let violation = play(&plan, Wiring::Core, false).violation;
+        println!("{sabotage:?}: {violation:?}");
+        assert!(violation.is_some_and(|text| text.contains(says)), "{sabotage:?}: {says}");
+    }
 }
 
 /// What plans are made of happens, and ends well at least sometimes.

@@ -513,6 +513,17 @@ impl InlineEndpoint {
         self.trees.values().flat_map(|tree| &tree.channels)
     }
 
+    pub(in crate::testkit) fn channels_mut(&mut self) -> impl Iterator<Item = &mut Channel> {
+        self.trees.values_mut().flat_map(|tree| &mut tree.channels)
+    }
+
+    /// Breaks the endpoint: it does not know any more when its channels want their turns.
+    pub(in crate::testkit) fn forget_deadlines(&mut self) {
+        while let Some(at) = self.router.next_deadline()
+            && self.router.pop_due(at).is_some()
+        {}
+    }
+
     /// Why a connection failed, if it has.
     pub fn failure(&self, route: RouteId) -> Option<ConnectionFailure> {
         self.trees.get(&route)?.connection.failure()

@@ -2,7 +2,7 @@
 //! ours hold (the harness checks them), nothing storms, nothing is forgotten by its timers, and T still
 //! answers.
 
-use rxrpc::proto::CallState;
+use rxrpc::proto::channel::exploring::Timer;
 use rxrpc::proto::channel::{Command, Start};
 use rxrpc::wire::{AbortCode, ChannelIndex, Header, PacketType};
 
@@ -148,19 +148,18 @@ fn storm(t: &mut Scenario, seed: u64, from_client: bool) {
     }
 }
 
-/// A call that waits for its peer has a time at which it acts by itself.
+/// What is in flight has its timer, and the endpoint knows of it.
 fn check_timers(t: &Scenario) {
     for route in t.t.routes() {
         for index in ChannelIndex::ALL {
             let Some(channel) = t.t.channel(route, index) else { continue };
-            let waits_for_application = matches!(
-                channel.state(),
-                None | Some(
-                    CallState::ClientReserved | CallState::ClientDone | CallState::ServerDying
-                )
-            );
-            if !waits_for_application && channel.next_deadline().is_none() {
+            if channel.in_flight_packets() > 0 && channel.timer(Timer::Retransmit).is_none() {
                 t.fail(&format!("channel {index}: {:?} without a timer", channel.state()));
+            }
+            if let Some(at) = channel.next_deadline()
+                && t.t.next_deadline().is_none_or(|all| all > at)
+            {
+                t.fail(&format!("channel {index}: its timer is not known to the endpoint"));
             }
         }
     }

@@ -70,6 +70,13 @@ impl Channel {
         }
     }
 
+    /// Breaks the channel: what is in flight has no timer any more. For checks that must see it.
+    pub fn forget_retransmission(&mut self) {
+        if let Some(call) = &mut self.call {
+            call.timers.retransmit = None;
+        }
+    }
+
     /// This timer, which runs, is due at `now`, and no other because of it.
     pub fn lapse(&mut self, now: Instant, timer: Timer) {
         if timer == Timer::FinalAck {

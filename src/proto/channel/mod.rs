@@ -456,8 +456,7 @@ impl Channel {
         self.call.is_none().then_some(self.idle_since)
     }
 
-    /// Bytes that the peer sent and the application has not taken, and bytes that the application wrote
-    /// and no packet carries yet: what a slow end holds.
+    /// Bytes that the peer sent and the application has not taken.
     pub fn buffered_bytes(&self) -> usize {
         self.call.as_ref().map_or(0, |call| call.receive.buffered_bytes())
     }

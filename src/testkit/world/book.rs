@@ -23,7 +23,7 @@ pub(super) enum ClientEnd {
 struct Record {
     begun: bool,
     client: Option<ClientEnd>,
-    /// The life of the server that was given it last.
+    /// The life of the server that was given it last, and began to read it.
     delivered: Option<u32>,
     /// The service has written the whole reply.
     replied: bool,
@@ -134,8 +134,14 @@ impl Book {
     }
 
     /// Bytes of a request so far, of which the first `checked` were shown before: they must be what was sent.
-    /// The id, once it is known.
-    pub fn request_so_far(&self, host: HostIndex, bytes: &[u8], checked: usize) -> Option<u32> {
+    /// The id, once it is known. A call may begin once in a server's life, read to its end or not.
+    pub fn request_so_far(
+        &self,
+        host: HostIndex,
+        life: u32,
+        bytes: &[u8],
+        checked: usize,
+    ) -> Option<u32> {
         let id = u32::from_be_bytes(bytes.get(..4)?.try_into().ok()?);
         let Some(call) = self.plan.call(id) else {
             if self.plan.hostile.is_empty() || id != u32::MAX {
@@ -145,6 +151,12 @@ impl Book {
         };
         if call.server != host {
             self.blame(id, "a request at the wrong host");
+        }
+        if checked < 4 && self.lives(host, life) {
+            let before = self.with(id, |record| record.delivered.replace(life));
+            if before == Some(life) {
+                self.blame(id, "delivered twice");
+            }
         }
         let request = self.request(call);
         let from = if checked < 4 { 0 } else { checked };
@@ -159,10 +171,6 @@ impl Book {
         let Some(call) = self.plan.call(id).filter(|_| self.lives(host, life)) else { return };
         if bytes.len() != self.request(call).len() {
             self.blame(id, "the request ended early");
-        }
-        let before = self.with(id, |record| record.delivered.replace(life));
-        if before == Some(life) {
-            self.blame(id, "delivered twice");
         }
         self.service_note(host, life, id, format!("request of {} bytes", bytes.len()));
     }
@@ -230,5 +238,32 @@ impl Book {
 
     fn with<T>(&self, id: u32, change: impl FnOnce(&mut Record) -> T) -> T {
         change(self.records.borrow_mut().entry(id).or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_delivery_is_seen_though_it_is_not_read_to_its_end() {
+        let plan = Rc::new(Plan::drawn(0));
+        let call = plan.calls[0].clone();
+        let world = World::new(0, false);
+        let life = world.place(plan.address(call.server));
+        let book = Book::new(plan, world.clone());
+        let request = call.request();
+        let begins = |life| book.request_so_far(call.server, life, &request[..4], 0);
+        assert_eq!(begins(life), Some(call.id));
+        book.request_so_far(call.server, life, &request, 4);
+        book.request_whole(call.server, life, call.id, &request);
+        assert_eq!(world.violation(), None);
+        // Another life of the server knows nothing of the first.
+        world.crash(book.plan.address(call.server));
+        let next = world.place(book.plan.address(call.server));
+        begins(next);
+        assert_eq!(world.violation(), None);
+        begins(next);
+        assert_eq!(world.violation(), Some(format!("call {}: delivered twice", call.id)));
     }
 }

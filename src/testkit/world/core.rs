@@ -14,11 +14,12 @@ use bytes::Bytes;
 
 use super::agenda::{Agenda, Event, WakeKey};
 use super::book::{Book, ClientEnd};
+use super::core_checks::without_limits;
 use super::core_link::{Serving, Wish};
 use super::core_stream::{StreamWish, Streaming};
 use super::link::whole_ms;
 use super::net::{Arrival, World};
-use super::plan::{HostIndex, Plan, SERVICE, UPGRADED};
+use super::plan::{HostIndex, Plan, SERVICE, Sabotage, UPGRADED};
 use super::secured;
 use crate::proto::channel::{Command, Notice, Start};
 use crate::proto::router::{Offer, RouteId};
@@ -122,7 +123,10 @@ impl Cores {
         let at = self.plan.address(index);
         let life = self.world.place(at);
         let now = self.world.instant();
-        let config = self.plan.config.clone();
+        let config = match self.plan.sabotage {
+            Some(Sabotage::LimitsIgnored) => without_limits(&self.plan.config),
+            _ => self.plan.config.clone(),
+        };
         let identity = self.plan.identity(index, life);
         let mut endpoint = InlineEndpoint::new(config, identity, now);
         let streamed = Rc::<RefCell<BTreeSet<CallRef>>>::default();

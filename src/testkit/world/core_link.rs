@@ -106,7 +106,7 @@ impl Serving {
             };
             let checked = self.bytes.len();
             self.bytes.extend_from_slice(&piece);
-            self.id = book.request_so_far(host, &self.bytes, checked).or(self.id);
+            self.id = book.request_so_far(host, life, &self.bytes, checked).or(self.id);
             self.read += 1;
             let call = self.id.and_then(|id| book.plan.call(id));
             if let Some(call) = call

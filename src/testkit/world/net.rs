@@ -212,12 +212,16 @@ impl World {
 
     /// What links are like that nothing else was said of.
     pub fn set_default_link(&self, options: LinkOptions) {
-        self.state().default_link = options;
+        let mut state = self.state();
+        state.note_world(format!("default link: {options:?}"));
+        state.default_link = options;
     }
 
     /// What the link from `from` to `to` is like from now on.
     pub fn set_link(&self, from: SocketAddr, to: SocketAddr, options: LinkOptions) {
-        self.state().link(from, to).options = options;
+        let mut state = self.state();
+        state.note_world(format!("link {from} to {to}: {options:?}"));
+        state.link(from, to).options = options;
     }
 
     /// What all links are like from now on, those that come later too. None is parted or clogged any more.
@@ -573,7 +577,7 @@ impl Saboteur {
                 }
                 bytes.into()
             }
-            Sabotage::ResentDataDiffers => datagram,
+            _ => datagram,
         }
     }
 }

@@ -91,6 +91,12 @@ pub enum FaultKind {
 pub enum Sabotage {
     /// A DATA packet that is sent again has another last byte.
     ResentDataDiffers,
+    /// Bare cores: the retransmission timer is lost.
+    RetransmissionForgotten,
+    /// Bare cores: the endpoint forgets when channels want their turns.
+    DeadlinesForgotten,
+    /// Bare cores: windows and buffers are larger than the plan's settings say.
+    LimitsIgnored,
 }
 
 /// One call.
@@ -166,6 +172,7 @@ impl Plan {
         let servers = hosts.pick(&[1, 1, 1, 2]);
         let faults_end = Duration::from_millis(of("plan end").between(500, 40_000));
         let mut config = drawn_config(&mut of("plan config"));
+        draw_memory(&mut of("plan memory"), &mut config);
         let mut choices = drawn_choices(seed, &mut of("plan choices"));
         if !config.server.call.keepalive {
             // Who only waits is not told again what was lost (see `CallConfig::keepalive`).
@@ -337,6 +344,15 @@ fn drawn_config(stream: &mut Stream) -> EndpointConfig {
         config.server.server_idle = ms(stream.pick(&[50_000, 100_000]));
     }
     config
+}
+
+/// In a third of the seeds room for payload is short.
+fn draw_memory(stream: &mut Stream, config: &mut EndpointConfig) {
+    if stream.chance(0.33) {
+        config.buffered_max_bytes = stream.pick(&[8192, 30_000, 1 << 30]) as usize;
+        config.server.buffered_max_bytes = stream.pick(&[8192, 30_000, 16 << 20]) as usize;
+        config.client.buffered_max_bytes = stream.pick(&[8192, 30_000, 16 << 20]) as usize;
+    }
 }
 
 /// In half of the seeds none; else each with a chance of its own.

@@ -285,7 +285,7 @@ async fn answer(play: &Rc<Play>, index: HostIndex, life: u32, mut call: Incoming
         };
         let checked = bytes.len();
         bytes.extend_from_slice(&piece);
-        id = book.request_so_far(index, &bytes, checked).or(id);
+        id = book.request_so_far(index, life, &bytes, checked).or(id);
         read += 1;
         if let Some(planned) = id.and_then(|id| book.plan.call(id))
             && let Some(every) = planned.pause_every
