@@ -14,10 +14,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use bytes::Bytes;
-use rxrpc::proto::NetworkProblem;
 use rxrpc::proto::channel::{Command, Start};
 use rxrpc::proto::config::EndpointConfig;
 use rxrpc::proto::router::{Identity, Offer, RouteId};
+use rxrpc::proto::{NetworkProblem, Role};
 use rxrpc::security::rxkad::{Client, Level, Server, SessionKey, Token};
 use rxrpc::security::{ClientClass, RxNull};
 use rxrpc::testkit::{InlineEndpoint, StartToken};
@@ -320,7 +320,7 @@ impl World {
     fn client_routes(&self) -> Vec<RouteId> {
         let is_client = |route: &RouteId| {
             self.endpoint.ids(*route).is_some_and(|ids| ids.epoch == forge::OUR_EPOCH)
-                && self.endpoint.router().role_of(*route) == Some(rxrpc::proto::Role::Client)
+                && self.endpoint.router().role_of(*route) == Some(Role::Client)
         };
         self.endpoint.routes().into_iter().filter(is_client).collect()
     }
@@ -364,10 +364,31 @@ impl World {
         assert!(router.len() <= self.config.connections_max);
         let peers = router.peer_summaries();
         assert!(peers.len() <= ADDRESSES);
+        let unproved = peers.iter().filter(|peer| !peer.is_proved).map(|peer| peer.connections.1);
+        assert!(unproved.sum::<usize>() <= self.config.unproved_connections_max);
         for peer in peers {
             assert!(peer.connections.1 <= self.config.connections_per_peer_max, "{peer:?}");
         }
-        self.endpoint.channels().for_each(app::check_channel);
+        self.check_channels();
+    }
+
+    fn check_channels(&self) {
+        let router = self.endpoint.router();
+        let deadline = self.endpoint.next_deadline();
+        for route in self.endpoint.routes() {
+            let config = match router.role_of(route) {
+                Some(Role::Client) => &self.config.client.call,
+                _ => &self.config.server.call,
+            };
+            for channel in
+                ChannelIndex::ALL.iter().filter_map(|at| self.endpoint.channel(route, *at))
+            {
+                app::check_channel(channel, config);
+                let later =
+                    channel.next_deadline().is_some_and(|at| deadline.is_none_or(|all| all > at));
+                assert!(!later, "{:?}: its timer is not known", channel.state());
+            }
+        }
     }
 
     /// What came out of the last step.
