@@ -4,11 +4,11 @@
 
 use std::time::Duration;
 
-use rxrpc::testkit::world::{LinkOptions, Loss, simulate};
+use rxrpc::testkit::world::{LinkOptions, Loss, seeds, simulate};
 use rxrpc::{Endpoint, unary};
 
 fn main() {
-    for seed in 0..20 {
+    for seed in seeds(0..20) {
         simulate(seed, async |world| {
             let (here, there) = (([10, 0, 0, 1], 7001).into(), ([10, 0, 0, 2], 7000).into());
             let loss = Loss::Bursts { turns_bad: 0.05, turns_good: 0.3, lost_while_bad: 0.9 };

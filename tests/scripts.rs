@@ -302,7 +302,7 @@ fn a_failure_says_where_it_failed_what_came_and_how_it_happens_again() {
                 "0.001 10.0.0.1:7001 -> 10.0.0.2:7000  #0 D n1 q1 h1 [CL] \"x\"   | - => n1 AwaitAck+1",
                 "0.001 10.0.0.2:7000 >> 10.0.0.1:7001  #0 D n1 q1 h1 [L] \"x\"   | n1 AwaitAck+1",
                 "0.002 10.0.0.2:7000 -> 10.0.0.1:7001  #0 D n1 q1 h1 [L] \"x\"",
-                "reproduce: RXRPC_SIM_SEED=12 cargo test --test scripts \
+                "reproduce: RXRPC_SIM_SEED=12 cargo test \
                  a_failure_says_where_it_failed_what_came_and_how_it_happens_again -- --exact --nocapture",
             ],
             "{failure}"

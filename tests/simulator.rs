@@ -1,10 +1,11 @@
 //! Simulated worlds by seed: see docs/testkit.md.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rxrpc::testkit::world::{
-    Answer, CallPlan, Plan, Sabotage, What, Wiring, check, check_plan, play,
+    Answer, CallPlan, Plan, Sabotage, What, Wiring, check, check_plan, play, seeds,
 };
 use rxrpc::testkit::{ChoiceOptions, taken};
 
@@ -18,13 +19,20 @@ fn run(from: u64, count: u64, both: impl Fn(u64) -> bool + Sync) {
     let failures = std::thread::scope(|scope| {
         let both = &both;
         let work = |worker: u64| {
-            let seeds = (from..from + count).skip(worker as usize).step_by(workers as usize);
-            seeds.filter_map(|seed| check(seed, both(seed)).err()).take(3).collect::<Vec<_>>()
+            let own = seeds(from..from + count).skip(worker as usize).step_by(workers as usize);
+            own.filter_map(|seed| check(seed, both(seed)).err()).take(3).collect::<Vec<_>>()
         };
-        let workers: Vec<_> = (0..workers).map(|it| scope.spawn(move || work(it))).collect();
+        // Failures name the test by its thread.
+        let name = std::thread::current().name().unwrap_or("main").to_owned();
+        let spawn = |it| {
+            let worker = std::thread::Builder::new().name(name.clone());
+            worker.spawn_scoped(scope, move || work(it)).expect("a thread")
+        };
+        let workers: Vec<_> = (0..workers).map(spawn).collect();
         workers.into_iter().flat_map(|it| it.join().expect("no panic")).collect::<Vec<String>>()
     });
     let time = began.elapsed();
+    let count = seeds(from..from + count).count();
     println!("{count} seeds in {time:?}, {:.0} a second", count as f64 / time.as_secs_f64());
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
 }
@@ -33,7 +41,9 @@ fn run(from: u64, count: u64, both: impl Fn(u64) -> bool + Sync) {
 fn every_seed_keeps_the_rules_and_repeats() {
     let from = number("RXRPC_SIM_FROM").unwrap_or(0);
     let both = number("RXRPC_SIM_BOTH").unwrap_or(10);
-    run(from, number("RXRPC_SIM_SEEDS").unwrap_or(2000), |seed| both > 0 && seed % both == 0);
+    let is_one = number("RXRPC_SIM_SEED").is_some();
+    let both = |seed| is_one || (both > 0 && seed % both == 0);
+    run(from, number("RXRPC_SIM_SEEDS").unwrap_or(2000), both);
 }
 
 /// The seed of RXRPC_SIM_SEED, with all that happens.
@@ -54,7 +64,7 @@ fn one_seed() {
 #[test]
 fn every_unlikely_choice_is_taken() {
     taken();
-    for seed in 0..60 {
+    for seed in seeds(0..60) {
         let mut plan = Plan::drawn(seed);
         let choices = ChoiceOptions::all(seed, 4);
         plan.config.client.call.keepalive = true;
@@ -67,15 +77,58 @@ fn every_unlikely_choice_is_taken() {
     }
     let counts = taken();
     println!("{counts:?}");
-    assert!(counts.iter().all(|(_, count)| *count > 0), "{counts:?}");
+    let is_one = number("RXRPC_SIM_SEED").is_some();
+    assert!(is_one || counts.iter().all(|(_, count)| *count > 0), "{counts:?}");
+}
+
+fn broken(seed: u64) -> Plan {
+    Plan { sabotage: Some(Sabotage::ResentDataDiffers), ..Plan::drawn(seed) }
+}
+
+/// Fails where the next test wants it to.
+#[test]
+fn a_plan_of_its_own_fails() {
+    if std::env::var_os("RXRPC_SIM_FAILS").is_none() {
+        return;
+    }
+    for seed in seeds(0..200) {
+        // The first few are well.
+        let plan = if seed % 8 == 7 { broken(seed) } else { Plan::drawn(seed) };
+        if let Err(report) = check_plan(&plan, false) {
+            panic!("{report}");
+        }
+    }
+}
+
+/// What a failing test prints is run, as cargo runs it, and fails in the same way: with that seed alone.
+#[test]
+fn the_line_that_is_printed_shows_the_failure_again() {
+    let play = |seed: Option<&str>, arguments: &[&str]| {
+        let mut test = Command::new(std::env::current_exe().expect("a test knows its path"));
+        test.args(arguments).env("RXRPC_SIM_FAILS", "1").env("RUST_BACKTRACE", "0");
+        test.env_remove("RXRPC_SIM_SEED").envs(seed.map(|seed| ("RXRPC_SIM_SEED", seed)));
+        let output = test.output().expect("it runs");
+        assert!(!output.status.success(), "{output:?}");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        let from = text.find("seed ").expect("a report");
+        let to = text.find("\nnote: run with").expect("its end");
+        text[from..to].to_owned()
+    };
+    let first = play(None, &["a_plan_of_its_own_fails", "--exact", "--nocapture"]);
+    let line = first.lines().find_map(|line| line.strip_prefix("reproduce: ")).expect("a line");
+    println!("{line}");
+    let words: Vec<_> = line.split(' ').collect();
+    let ["cargo", "test", arguments @ ..] = &words[1..] else { panic!("{line}") };
+    let seed = words[0].strip_prefix("RXRPC_SIM_SEED=").expect("a seed");
+    let arguments: Vec<_> = arguments.iter().copied().filter(|word| *word != "--").collect();
+    assert_eq!(play(Some(seed), &arguments), first);
 }
 
 /// A mistake that only a lost packet brings to light is found among many calls, and shown in a few packets.
 #[test]
 fn a_failure_is_shown_in_few_packets() {
-    let broken = |seed| Plan { sabotage: Some(Sabotage::ResentDataDiffers), ..Plan::drawn(seed) };
     let fails = |plan: &Plan| play(plan, Wiring::Core, true);
-    let big = (0..200).map(broken).find(|plan| {
+    let big = seeds(0..200).map(broken).find(|plan| {
         let outcome = fails(plan);
         plan.calls.len() > 8 && outcome.violation.is_some() && outcome.packets() > 50
     });
@@ -135,9 +188,13 @@ fn what_is_checked_inside_of_cores_can_fail() {
 /// What plans are made of happens, and ends well at least sometimes.
 #[test]
 fn every_kind_of_call_and_of_harm_happens() {
+    /// Words of what worlds say of their changes.
+    const CHANGES: [&str; 7] =
+        ["crashes", "lives again", "is parted", "reaches", "is clogged", "is free", "mtu: 1000"];
     let mut counts = BTreeMap::<String, u64>::new();
     for seed in 0..300 {
         let plan = Plan::drawn(seed);
+        let mut arrived = HashSet::new();
         for entry in play(&plan, Wiring::Core, true).entries {
             match entry.what {
                 What::Told { call: id, what, .. } => {
@@ -154,12 +211,24 @@ fn every_kind_of_call_and_of_harm_happens() {
                     plan.security.iter().for_each(|level| note(&format!("{level:?}")));
                     (!plan.hostile.is_empty()).then(|| note("amid harm"));
                 }
+                What::Sent { fate, .. } => {
+                    *counts.entry(format!("{fate:?}")).or_default() += 1;
+                }
+                What::Arrived { from, to, number, .. } => {
+                    if !arrived.insert((from, to, number)) {
+                        *counts.entry("arrives twice".to_owned()).or_default() += 1;
+                    }
+                }
                 What::World(text) => {
-                    if let Some((_, kind)) = text.rsplit_once(": ") {
+                    for kind in CHANGES.iter().filter(|kind| text.contains(**kind)) {
+                        *counts.entry((*kind).to_owned()).or_default() += 1;
+                    }
+                    if text.starts_with("harm")
+                        && let Some((_, kind)) = text.rsplit_once(": ")
+                    {
                         *counts.entry(format!("harm {kind}")).or_default() += 1;
                     }
                 }
-                _ => {}
             }
         }
     }
@@ -179,7 +248,16 @@ fn every_kind_of_call_and_of_harm_happens() {
         "harm Spoofed",
         "harm Mangled",
         "harm Noise",
-    ] {
-        assert!(counts.get(kind).is_some_and(|count| *count > 0), "{kind}: {counts:#?}");
+        "Arrives",
+        "Lost",
+        "Overflowed",
+        "TooBig",
+        "Parted",
+        "arrives twice",
+    ]
+    .iter()
+    .chain(&CHANGES)
+    {
+        assert!(counts.get(*kind).is_some_and(|count| *count > 0), "{kind}: {counts:#?}");
     }
 }

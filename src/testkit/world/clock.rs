@@ -70,21 +70,19 @@ pub fn seeds(usual: std::ops::Range<u64>) -> impl Iterator<Item = u64> {
     range.into_iter()
 }
 
-/// One line with which the test that runs on this thread runs again, with this seed.
+/// One line with which the test that runs on this thread, or on the thread of this name, runs again with this seed
+/// alone, if it takes its seeds from [`seeds`]. In programs that are no tests: the setting alone.
 pub fn reproduce(seed: u64) -> String {
     let seed = format!("RXRPC_SIM_SEED={seed}");
     let binary = std::env::current_exe().ok();
     let stem = binary.as_deref().and_then(|path| path.file_stem()?.to_str());
-    let thread = std::thread::current();
-    let test = thread.name().filter(|name| *name != "main");
     // Cargo appends a hash to the names of test binaries.
-    match (stem.and_then(|stem| stem.rsplit_once('-')), test) {
-        (Some((target, _)), Some(test)) => {
-            let is_lib = target == env!("CARGO_PKG_NAME");
-            let target = if is_lib { "--lib".to_owned() } else { format!("--test {target}") };
-            format!("reproduce: {seed} cargo test {target} {test} -- --exact --nocapture\n")
-        }
-        _ => format!("reproduce: {seed}\n"),
+    let is_test = stem.is_some_and(|stem| stem.contains('-'));
+    let thread = std::thread::current();
+    // No target: which one it is, a library or a program or a test, the name of its file does not tell.
+    match thread.name().filter(|name| is_test && *name != "main") {
+        Some(test) => format!("reproduce: {seed} cargo test {test} -- --exact --nocapture\n"),
+        None => format!("reproduce: {seed}\n"),
     }
 }
 

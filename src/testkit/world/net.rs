@@ -160,6 +160,9 @@ impl World {
     /// [`World::send`].
     pub fn place(&self, at: SocketAddr) -> u32 {
         let mut state = self.state();
+        if state.hosts.get(&at).is_some_and(|host| host.life > 0) {
+            state.note_world(format!("{at} lives again"));
+        }
         let host = state.hosts.entry(at).or_default();
         host.is_up = true;
         host.life += 1;
@@ -213,15 +216,19 @@ impl World {
     /// What links are like that nothing else was said of.
     pub fn set_default_link(&self, options: LinkOptions) {
         let mut state = self.state();
-        state.note_world(format!("default link: {options:?}"));
-        state.default_link = options;
+        if state.default_link != options {
+            state.note_world(format!("default link: {options:?}"));
+            state.default_link = options;
+        }
     }
 
     /// What the link from `from` to `to` is like from now on.
     pub fn set_link(&self, from: SocketAddr, to: SocketAddr, options: LinkOptions) {
         let mut state = self.state();
-        state.note_world(format!("link {from} to {to}: {options:?}"));
-        state.link(from, to).options = options;
+        if state.link(from, to).options != options {
+            state.note_world(format!("link {from} to {to}: {options:?}"));
+            state.link(from, to).options = options;
+        }
     }
 
     /// What all links are like from now on, those that come later too. None is parted or clogged any more.

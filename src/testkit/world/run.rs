@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::clock::in_system;
+use super::clock::{in_system, reproduce};
 use super::core::Cores;
 use super::net::World;
 use super::plan::Plan;
@@ -101,8 +101,8 @@ pub fn check(seed: u64, both: bool) -> Result<(), String> {
     check_plan(&Plan::drawn(seed), both)
 }
 
-/// As [`check`], of any plan. The report begins with what is wrong, and how it is seen again; then comes what is
-/// left of the plan.
+/// As [`check`], of any plan. The report begins with what is wrong, and how it is seen again, if the test takes its
+/// seeds from [`super::seeds`]; then comes what is left of the plan.
 ///
 /// # Errors
 /// As [`check`].
@@ -141,10 +141,7 @@ fn report(plan: &Plan, both: bool, why: &str) -> String {
     let wiring = if why.starts_with("among actors") { Wiring::Actors } else { Wiring::Core };
     let kept = play(&small, wiring, true);
     let mut text = format!("seed {}: {why}\n", plan.seed);
-    text += &format!(
-        "reproduce: RXRPC_SIM_SEED={} cargo test --test simulator one_seed -- --nocapture\n",
-        plan.seed
-    );
+    text += &reproduce(plan.seed);
     let (calls, faults) = (small.calls.len(), small.faults.len());
     text += &format!("shrunk to {calls} calls, {faults} faults, {} packets:\n", kept.packets());
     small.calls.iter().for_each(|call| text += &format!("  {call:?}\n"));
