@@ -1,4 +1,5 @@
-//! Tools for tests: the protocol core without actors, in virtual time.
+//! Tools for tests: simulated worlds in virtual time, in which the bare protocol core and whole endpoints of actors
+//! play, and scripted peers (docs/testkit.md).
 
 mod choices;
 mod inline;
