@@ -872,6 +872,13 @@ struct Cached<'a> {
     ticket: &'a [u8],
 }
 
+/// A ticket as short as one can be, that begins so.
+fn short_ticket(start: &[u8]) -> Vec<u8> {
+    let mut ticket = start.to_vec();
+    ticket.resize(32, b'.');
+    ticket
+}
+
 fn cached(version: u8, entry: &Cached<'_>) -> Vec<u8> {
     let mut bytes = cached_name(&["admin"], "EXAMPLE.ORG");
     bytes.extend(cached_name(entry.server, entry.realm));
@@ -906,6 +913,10 @@ fn cache(version: u8, entries: &[Cached<'_>]) -> Vec<u8> {
 #[test]
 fn the_ticket_of_a_service_is_found_in_a_cache() {
     let raw: Vec<u8> = (0..32).collect();
+    let tickets =
+        ["tgt", "setting", "old", "new", "other", "useless", "three", "one", "at", "realm"]
+            .map(|start| short_ticket(start.as_bytes()));
+    let [tgt, setting, old, new, other, useless, three, one, at_home, realm] = &tickets;
     let entry = |server: &'static [&'static str], realm, enctype, ends, ticket| Cached {
         server,
         realm,
@@ -915,35 +926,35 @@ fn the_ticket_of_a_service_is_found_in_a_cache() {
         ticket,
     };
     let entries = [
-        entry(&["krbtgt", "EXAMPLE.ORG"], "EXAMPLE.ORG", 18, 1000, b"tgt"),
-        entry(&["krb5_ccache_conf_data", "x"], "X-CACHECONF:", 0, 0, b"setting"),
-        entry(&["afs", "example.org"], "EXAMPLE.ORG", 18, 1000, b"old"),
-        entry(&["afs", "example.org"], "EXAMPLE.ORG", 18, 2000, b"new"),
-        entry(&["afs", "example.org"], "OTHER.ORG", 18, 1500, b"other"),
-        entry(&["afs", "useless.org"], "EXAMPLE.ORG", 9, 2000, b"useless"),
+        entry(&["krbtgt", "EXAMPLE.ORG"], "EXAMPLE.ORG", 18, 1000, tgt),
+        entry(&["krb5_ccache_conf_data", "x"], "X-CACHECONF:", 0, 0, setting),
+        entry(&["afs", "example.org"], "EXAMPLE.ORG", 18, 1000, old),
+        entry(&["afs", "example.org"], "EXAMPLE.ORG", 18, 2000, new),
+        entry(&["afs", "example.org"], "OTHER.ORG", 18, 1500, other),
+        entry(&["afs", "useless.org"], "EXAMPLE.ORG", 9, 2000, useless),
         // Another three principals, none of them `afs/example.org`.
-        entry(&["afs", "example.org", "x"], "EXAMPLE.ORG", 18, 3000, b"three"),
-        entry(&["afs/example.org"], "EXAMPLE.ORG", 18, 3000, b"one"),
-        entry(&["afs", "at@home"], "EXAMPLE.ORG", 18, 3000, b"at"),
-        entry(&["afs", "realm"], "A@B", 18, 3000, b"realm"),
+        entry(&["afs", "example.org", "x"], "EXAMPLE.ORG", 18, 3000, three),
+        entry(&["afs/example.org"], "EXAMPLE.ORG", 18, 3000, one),
+        entry(&["afs", "at@home"], "EXAMPLE.ORG", 18, 3000, at_home),
+        entry(&["afs", "realm"], "A@B", 18, 3000, realm),
     ];
     for version in [3, 4] {
         let file = cache(version, &entries);
         let cache = Ccache::parse(&file).unwrap();
         let token = cache.token("afs/example.org@EXAMPLE.ORG", at(999)).unwrap();
-        assert_eq!((token.kvno, &token.ticket[..]), (KVNO_K5_WHOLE, &b"new"[..]));
+        assert_eq!((token.kvno, &token.ticket[..]), (KVNO_K5_WHOLE, &new[..]));
         assert_eq!(token.key, "b60db5e30b266b16".parse().unwrap());
         assert_eq!(token.expires, at(2000));
         let of = |name: &str, now| cache.token(name, at(now)).map(|token| token.ticket);
-        assert_eq!(of("afs/example.org@OTHER.ORG", 999).unwrap(), b"other");
-        assert_eq!(of("afs/example.org", 999).unwrap(), b"new");
+        assert_eq!(of("afs/example.org@OTHER.ORG", 999).unwrap(), *other);
+        assert_eq!(of("afs/example.org", 999).unwrap(), *new);
         assert!(matches!(of("afs/example.org", 2000), Err(CcacheError::Expired { .. })));
         assert!(matches!(of("afs/useless.org", 5), Err(CcacheError::SessionKey { .. })));
-        assert_eq!(of("afs/example.org/x@EXAMPLE.ORG", 5).unwrap(), b"three");
-        assert_eq!(of("afs\\/example.org", 5).unwrap(), b"one");
-        assert_eq!(of("afs/at\\@home@EXAMPLE.ORG", 5).unwrap(), b"at");
+        assert_eq!(of("afs/example.org/x@EXAMPLE.ORG", 5).unwrap(), *three);
+        assert_eq!(of("afs\\/example.org", 5).unwrap(), *one);
+        assert_eq!(of("afs/at\\@home@EXAMPLE.ORG", 5).unwrap(), *at_home);
         assert_eq!(of("afs/realm@A@B", 5).map_err(drop), Err(()), "two realms");
-        assert_eq!(of("afs/realm@A\\@B", 5).unwrap(), b"realm");
+        assert_eq!(of("afs/realm@A\\@B", 5).unwrap(), *realm);
         let listed = format!("{cache:?}");
         assert!(listed.contains(r#""afs/at\@home@EXAMPLE.ORG""#), "{listed}");
         for missing in [
@@ -998,7 +1009,7 @@ fn the_ticket_of_a_service_is_found_in_a_cache() {
                 assert!(matches!(cache, Err(CcacheError::Truncated(0))), "{place}: {absurd:x}");
             }
         }
-        for place in [file.len() - 4, file.len() - 8 - "realm".len()] {
+        for place in [file.len() - 4, file.len() - 8 - realm.len()] {
             for absurd in ABSURD {
                 let cache = Ccache::parse(&with_word(&file, place, absurd)).map(drop);
                 let last = entries.len();
@@ -1009,6 +1020,33 @@ fn the_ticket_of_a_service_is_found_in_a_cache() {
     }
     for bad in [&[][..], &[5], &[5, 1, 0, 0], &[5, 2, 0, 0], &[4, 4]] {
         assert!(matches!(Ccache::parse(bad), Err(CcacheError::NotACcache)), "{bad:?}");
+    }
+}
+
+#[test]
+fn a_ticket_in_a_cache_that_no_server_takes_is_refused_by_its_length() {
+    for (len, is_fine) in [
+        (0, false),
+        (31, false),
+        (32, true),
+        (12_000, true),
+        (12_001, false),
+        (20_000, false),
+        (70_000, false),
+        (1_000_000, false),
+    ] {
+        let (server, realm) = (&["afs", "x"], "X");
+        let (key, ticket) = (&[7; 32], &vec![9; len]);
+        let entry = Cached { server, realm, enctype: 18, key, ends: 1000, ticket };
+        let token = Ccache::parse(&cache(4, &[entry])).unwrap().token("afs/x", at(5));
+        match token {
+            Ok(token) => assert!(is_fine && token.ticket == *ticket, "{len} bytes"),
+            Err(error) => {
+                assert!(!is_fine, "{len} bytes: {error}");
+                let said = format!("the ticket for afs/x has {len} bytes: rxkad takes 32 to 12000");
+                assert_eq!(error.to_string(), said);
+            }
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use subtle::{Choice, ConstantTimeEq};
 
 use super::session::{ReadyKey, RxkadSession};
-use super::{Level, OpenedTicket, RxkadError, TicketOpener, Token, pcbc};
+use super::{Level, OpenedTicket, RxkadError, TICKET_LEN, TicketOpener, Token, pcbc};
 use crate::security::{
     ClientHandshake, ConnectionIds, Entropy, Identity, SecurityBrief, ServerHandshake,
     Verification, Verified,
@@ -25,9 +25,6 @@ const OLD_RESPONSE_LEN: usize = 16;
 /// The part of it that is encrypted.
 const SEALED: std::ops::Range<usize> = 8..48;
 const CHECKSUM_AT: usize = 16;
-/// Tickets that OpenAFS takes.
-const TICKET_LEN_MIN: usize = 32;
-const TICKET_LEN_MAX: usize = 12_000;
 
 /// What a server asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +117,10 @@ impl ClientHandshake for ClientSide {
         // As a signed number it would be below any level: it is none.
         if challenge.level > self.level.wire() {
             return Err(RxkadError::LevelFail.code());
+        }
+        // No server takes it, and what is longer than a datagram could not even be sent.
+        if !TICKET_LEN.contains(&self.token.ticket.len()) {
+            return Err(RxkadError::TicketLen.code());
         }
         let response = Response {
             call_numbers,
@@ -222,7 +223,7 @@ impl ServerSide {
     ) -> Result<OpenedTicket, RxkadError> {
         let len = len as usize;
         let ticket = rest.get(..len).ok_or(RxkadError::PacketShort)?;
-        if !(TICKET_LEN_MIN..=TICKET_LEN_MAX).contains(&len) {
+        if !TICKET_LEN.contains(&len) {
             return Err(RxkadError::TicketLen);
         }
         self.tickets.open_ticket(kvno, ticket, now)
@@ -447,6 +448,31 @@ mod tests {
     }
 
     #[test]
+    fn a_client_sends_no_ticket_that_every_server_refuses() {
+        let vector = &responses()[0];
+        for (len, is_fine) in [
+            (0, false),
+            (31, false),
+            (32, true),
+            (12_000, true),
+            (12_001, false),
+            (70_000, false),
+            (1_000_000, false),
+        ] {
+            let mut client = client(vector, ids(vector), Level::Crypt);
+            Arc::get_mut(&mut client.token).expect("ours alone").ticket = vec![7; len];
+            for (challenge, fixed) in
+                [(challenge(7, 0), RESPONSE_LEN), (words(&[7, 0]), OLD_RESPONSE_LEN)]
+            {
+                let body = client.respond(&challenge, [CallNumber(1); 4], &[0; 32]);
+                let refused = Err(RxkadError::TicketLen.code());
+                let expected = if is_fine { Ok(fixed + len) } else { refused };
+                assert_eq!(body.map(|body| body.len()), expected, "{len} bytes");
+            }
+        }
+    }
+
+    #[test]
     fn a_client_that_wants_version_2_refuses_the_other_at_every_level() {
         let vector = &responses()[0];
         for level in [Level::Clear, Level::Auth, Level::Crypt] {
@@ -554,7 +580,7 @@ mod tests {
                     4..48 => RxkadError::SealedInconsistent,
                     48..52 => RxkadError::UnknownKey,
                     52..56 if claimed > body.len() - RESPONSE_LEN => RxkadError::PacketShort,
-                    52..56 if claimed < TICKET_LEN_MIN => RxkadError::TicketLen,
+                    52..56 if claimed < *TICKET_LEN.start() => RxkadError::TicketLen,
                     _ => RxkadError::BadTicket,
                 };
                 assert_eq!(server.judge(&body, NOW).map(drop), Err(expected), "bit {bit}");
@@ -649,7 +675,7 @@ mod tests {
                     0..8 => RxkadError::OutOfSequence,
                     8..12 => RxkadError::UnknownKey,
                     12..16 if claimed > body.len() - OLD_RESPONSE_LEN => RxkadError::PacketShort,
-                    12..16 if claimed < TICKET_LEN_MIN => RxkadError::TicketLen,
+                    12..16 if claimed < *TICKET_LEN.start() => RxkadError::TicketLen,
                     _ => RxkadError::BadTicket,
                 };
                 assert_eq!(server.judge(&body, NOW).map(drop), Err(expected), "bit {bit}");

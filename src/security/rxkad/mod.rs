@@ -32,7 +32,11 @@ pub use key::SessionKey;
 pub use super::{Level, Principal};
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::time::SystemTime;
+
+/// Bytes of a ticket that OpenAFS takes (its `MINKTCTICKETLEN` and `MAXKTCTICKETLEN`).
+const TICKET_LEN: RangeInclusive<usize> = 32..=12_000;
 
 /// What a server finds in a ticket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,7 +69,8 @@ pub trait TicketOpener: fmt::Debug + Send + Sync {
 pub struct Token {
     /// The version of the server's key, or 213 or 256 for a Kerberos 5 ticket.
     pub kvno: u32,
-    /// Only the server can open it.
+    /// Only the server can open it. One of other than 32 to 12000 bytes is not sent: the connection ends with
+    /// [`RxkadError::TicketLen`].
     pub ticket: Vec<u8>,
     /// The session key, which is in the ticket as well.
     pub key: SessionKey,

@@ -9,7 +9,7 @@ use super::files::{KeyFileError, Reader};
 use super::read_file;
 use crate::security::rxkad::krb5::{EncType, session_key};
 use crate::security::rxkad::ticket::KVNO_K5_WHOLE;
-use crate::security::rxkad::{SessionKey, Token};
+use crate::security::rxkad::{SessionKey, TICKET_LEN, Token};
 
 /// Caches hold a handful of tickets; those of Active Directory have some kilobytes each.
 const FILE_MAX_BYTES: u64 = 16 << 20;
@@ -47,6 +47,18 @@ pub enum CcacheError {
     SessionKey {
         /// Who was looked for.
         principal: String,
+    },
+    /// No server takes a ticket of this length.
+    #[error(
+        "the ticket for {principal} has {len} bytes: rxkad takes {} to {}",
+        TICKET_LEN.start(),
+        TICKET_LEN.end()
+    )]
+    TicketLen {
+        /// Who was looked for.
+        principal: String,
+        /// Bytes of the ticket.
+        len: usize,
     },
 }
 
@@ -136,6 +148,10 @@ impl Ccache {
         }
         let key = ticket.key.as_deref().cloned();
         let key = key.ok_or_else(|| CcacheError::SessionKey { principal: name() })?;
+        let len = ticket.ticket.len();
+        if !TICKET_LEN.contains(&len) {
+            return Err(CcacheError::TicketLen { principal: name(), len });
+        }
         Ok(Token { kvno: KVNO_K5_WHOLE, ticket: ticket.ticket.clone(), key, expires })
     }
 }
