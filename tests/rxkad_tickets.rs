@@ -279,6 +279,36 @@ fn of_several_keys_of_one_version_and_type_the_right_one_is_found() {
 }
 
 #[test]
+fn of_several_des_keys_of_one_version_the_right_one_is_found_in_every_form() {
+    let (right, other, weak) = ("a7838acbc783ec94", "0123456789abcdef", "0101010101010101");
+    let key = SessionKey::new([7; 8]);
+    let client = principal("alice", "", "");
+    let now = at(1_800_000_000);
+    let print = Print::from_now(&client, &key, now, Duration::from_secs(3600));
+    let des = |enctype| Krb5Key::new(EncType(enctype), &unhex(right)).expect("a key");
+    let mut tickets = vec![(2, print.seal_v4(unhex(right)[..].try_into().unwrap()).unwrap())];
+    tickets.extend((1..=3).map(|it| (KVNO_K5_PART, print.seal_k5(&des(it), 2, &[5; 32]))));
+    for (order, is_good) in [
+        (&[right][..], true),
+        (&[other, right], true),
+        (&[weak, other, right], true),
+        (&[right, other, weak], true),
+        (&[other], false),
+        (&[], false),
+    ] {
+        let mut all = keys(1, 3, right);
+        order.iter().for_each(|hex| all.extend(keys(1, 2, hex)));
+        for (kvno, ticket) in &tickets {
+            let opened = all.open_ticket(*kvno, ticket, now).map(|ticket| ticket.key);
+            let refused =
+                if order.is_empty() { RxkadError::UnknownKey } else { RxkadError::BadTicket };
+            let expected = if is_good { Ok(key.clone()) } else { Err(refused) };
+            assert_eq!(opened, expected, "{order:?}, {kvno}");
+        }
+    }
+}
+
+#[test]
 fn key_versions_that_stand_for_nothing_are_unknown_keys() {
     let keys = keys(1, 257, "a7838acbc783ec94");
     for kvno in [257, 300, 511, 512, u32::MAX] {

@@ -17,7 +17,7 @@ pub use kdf::session_key;
 
 use std::fmt;
 
-use zeroize::Zeroizing;
+use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 use crate::security::Entropy;
 
@@ -90,10 +90,11 @@ pub enum Krb5Error {
 }
 
 /// A key and its type. Wiped when dropped, never printed.
-#[derive(Clone)]
+#[derive(Clone, ZeroizeOnDrop)]
 pub struct Krb5Key {
+    #[zeroize(skip)]
     enctype: EncType,
-    bytes: Zeroizing<Vec<u8>>,
+    bytes: Vec<u8>,
 }
 
 impl fmt::Debug for Krb5Key {
@@ -107,9 +108,7 @@ impl Krb5Key {
     pub fn new(enctype: EncType, bytes: &[u8]) -> Result<Krb5Key, Krb5Error> {
         match enctype.key_len() {
             None => Err(Krb5Error::UnknownEncType(enctype)),
-            Some(len) if len == bytes.len() => {
-                Ok(Krb5Key { enctype, bytes: Zeroizing::new(bytes.to_vec()) })
-            }
+            Some(len) if len == bytes.len() => Ok(Krb5Key { enctype, bytes: bytes.to_vec() }),
             Some(_) => Err(Krb5Error::KeyLength { enctype, len: bytes.len() }),
         }
     }

@@ -3,7 +3,7 @@
 use zeroize::Zeroizing;
 
 use super::der::{self, Reader, tag, write, write_all, write_field, write_integer, write_time};
-use super::{Contents, Print, identity, seconds};
+use super::{Contents, Print, first_good, identity, seconds};
 use crate::security::Entropy;
 use crate::security::rxkad::keys::ServerKeys;
 use crate::security::rxkad::krb5::des::{has_odd_parity, is_weak};
@@ -61,23 +61,16 @@ fn decrypt(
     kvno: u32,
     cipher: &[u8],
 ) -> Result<Zeroizing<Vec<u8>>, RxkadError> {
-    let open = |key: &Krb5Key| key.decrypt(TICKET_USAGE, cipher);
-    if enctype.is_des() {
-        let key = keys.des(kvno).ok_or(RxkadError::UnknownKey)?;
+    let open = |key: &Krb5Key| key.decrypt(TICKET_USAGE, cipher).map_err(|_| RxkadError::BadTicket);
+    if !enctype.is_des() {
+        return first_good(keys.krb5(kvno, enctype), open);
+    }
+    first_good(keys.des(kvno), |key| {
         if !has_odd_parity(key) || is_weak(key) {
             return Err(RxkadError::BadKey);
         }
-        let key = Krb5Key::new(enctype, key).map_err(|_| RxkadError::BadKey)?;
-        return open(&key).map_err(|_| RxkadError::BadTicket);
-    }
-    let mut is_known = false;
-    for key in keys.krb5(kvno, enctype) {
-        is_known = true;
-        if let Ok(plain) = open(key) {
-            return Ok(plain);
-        }
-    }
-    Err(if is_known { RxkadError::BadTicket } else { RxkadError::UnknownKey })
+        open(&Krb5Key::new(enctype, key).map_err(|_| RxkadError::BadKey)?)
+    })
 }
 
 /// `EncTicketPart`; zeros may stand behind it, which is how DES fills its last block.

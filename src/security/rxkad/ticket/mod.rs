@@ -47,13 +47,28 @@ pub fn open(
     let contents = match kvno {
         KVNO_K5_PART => k5::open_part(keys, ticket, now)?,
         KVNO_K5_WHOLE => k5::open_whole(keys, ticket, now)?,
-        0..=255 => v4::open(keys.des(kvno).ok_or(RxkadError::UnknownKey)?, ticket)?,
+        0..=255 => first_good(keys.des(kvno), |key| v4::open(key, ticket))?,
         // Among them the range that was reserved for a translator of DFS.
         _ => return Err(RxkadError::UnknownKey),
     };
     times::check(contents.start, contents.end, now)?;
     let Contents { key, client, start, end } = contents;
     Ok(OpenedTicket { key, client, starts: time(start)?, expires: time(end)? })
+}
+
+/// What the first key opens that does; else what the last one said.
+fn first_good<K, T>(
+    keys: impl Iterator<Item = K>,
+    open: impl Fn(K) -> Result<T, RxkadError>,
+) -> Result<T, RxkadError> {
+    let mut outcome = Err(RxkadError::UnknownKey);
+    for key in keys {
+        outcome = open(key);
+        if outcome.is_ok() {
+            break;
+        }
+    }
+    outcome
 }
 
 fn time(seconds: i64) -> Result<SystemTime, RxkadError> {
