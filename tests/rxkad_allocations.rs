@@ -1,4 +1,5 @@
-//! What rxkad takes from the allocator: for a packet nothing, and for an input no more than its bytes explain.
+//! What rxkad takes from the allocator: for a packet that is sealed nothing, for a run of packets that are opened, be
+//! it of one or of many, the buffer that they share, and for an input no more than its bytes explain.
 #![cfg(feature = "rxkad")]
 
 use std::sync::Arc;
@@ -28,7 +29,7 @@ fn connection() -> ConnectionIds {
 }
 
 #[test]
-fn nothing_is_allocated_for_a_packet() {
+fn nothing_is_allocated_to_seal_and_one_shared_buffer_to_open_a_run() {
     for level in [Level::Clear, Level::Auth, Level::Crypt] {
         let key = SessionKey::new([1; 8]);
         let token = Token { kvno: 1, ticket: Vec::new(), key, expires: SystemTime::UNIX_EPOCH };
