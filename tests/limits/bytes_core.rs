@@ -2,10 +2,11 @@
 
 use std::time::Instant;
 
+use rxrpc::proto::channel::Command;
 use rxrpc::proto::event::{Event, MemoryLimit, MemoryScope};
 use rxrpc::proto::{CALL_BYTES_MIN, DropReason};
 use rxrpc::testkit::InlineEndpoint;
-use rxrpc::wire::Flags;
+use rxrpc::wire::{AckReason, ChannelIndex, Flags, Packet, Payload};
 
 use crate::support::{World, address, data, secs, server, unread_bytes};
 
@@ -59,6 +60,41 @@ fn a_limit_is_kept_at_its_value_and_passed_one_beyond() {
         assert_eq!((unread_bytes(&server), server.router().buffered_bytes()), (0, 0));
         assert_eq!(crossings(&mut server).last().is_some(), passed == 1);
     }
+}
+
+/// `receive_buffer_max_bytes`: the window of a call opens below that many unread bytes, and not at them.
+#[test]
+fn the_window_of_a_call_opens_below_its_bytes_and_not_at_them() {
+    let now = Instant::now();
+    let mut server = server(now, false, |config| {
+        config.server.call.receive_window_initial_packets = 8;
+        config.server.call.receive_buffer_max_bytes = 6000;
+    });
+    for seq in 1..=8 {
+        server.receive(now, address(7001), &data(4, seq, Flags::NONE, &[0; 1000]));
+    }
+    let notices = server.take_notices();
+    let call = notices.first().expect("a call").0;
+    let ninth = data(4, 9, Flags::NONE, &[0; 1000]);
+    for (packets, within) in [(2, false), (1, true)] {
+        let bytes = packets as usize * 1000;
+        server.command(now, call, Command::Consumed { packets, bytes });
+        let before = unread_bytes(&server);
+        server.take_sent();
+        server.receive(now, address(7001), &ninth);
+        let took = unread_bytes(&server) - before;
+        assert_eq!(took, if within { 1000 } else { 0 }, "{before} bytes are unread");
+        let exceeds = server.take_sent().iter().any(|(_, datagram)| {
+            let packet = Packet::decode(datagram).unwrap();
+            matches!(packet.payload, Payload::Ack(ack) if ack.reason == AckReason::ExceedsWindow)
+        });
+        assert_eq!(exceeds, !within, "{before} bytes are unread");
+    }
+    // Another call of the connection has bytes of its own.
+    let route = server.routes()[0];
+    server.receive(now, address(7001), &data(5, 1, Flags::NONE, &[0; 1000]));
+    let other = server.channel(route, ChannelIndex::ALL[1]).unwrap();
+    assert_eq!(other.buffered_bytes(), 1000);
 }
 
 #[test]

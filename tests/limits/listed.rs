@@ -53,11 +53,13 @@ fn the_list_of_limits_is_whole_and_true() {
     ]
     .map(read)
     .concat();
+    let is_of_a_name = |char: char| char.is_ascii_alphanumeric() || char == '_';
+    let names: BTreeSet<_> = sources.split(|char| !is_of_a_name(char)).collect();
     let rows = list.lines().filter_map(|line| line.strip_prefix("| `"));
     let mut count = 0;
     for row in rows {
         let name = row.split('`').next().unwrap();
-        assert!(sources.contains(name), "{name} of docs/limits.md is nowhere in the source");
+        assert!(names.contains(name), "{name} of docs/limits.md is nowhere in the source");
         count += 1;
     }
     assert!(count > 35, "{count} rows");

@@ -8,6 +8,7 @@ mod bytes_tree;
 mod listed;
 mod support;
 mod table;
+mod times;
 mod turns_core;
 mod turns_tree;
 mod unproved;

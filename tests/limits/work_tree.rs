@@ -8,10 +8,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::join_all;
+use rxrpc::actors::connection::CHANNEL_RESTARTS_MAX;
+use rxrpc::actors::messages::{Break, BreakAt};
 use rxrpc::net::{Incoming, MemoryHub, Network, Transmit};
+use rxrpc::wire::ChannelIndex;
 use rxrpc::{
-    AbortCode, CallError, CallFailure, CallOptions, ConnectError, Endpoint, IncomingCall,
-    StreamError,
+    AbortCode, CallError, CallFailure, CallOptions, ConnectError, ConnectOptions, Endpoint,
+    IncomingCall, StreamError,
 };
 
 use crate::support::{SERVER, address};
@@ -160,4 +164,80 @@ async fn requests_and_replies_are_taken_up_to_the_limit_and_one_byte_beyond_is_n
     assert_eq!(call(5000).await.unwrap().len(), 5000);
     assert_eq!(call(5001).await.unwrap_err(), CallError::ReplyTooLarge(5000));
     assert_eq!(call(5000).await.unwrap().len(), 5000);
+}
+
+/// `connections_max` of a bundle: four calls at once for each of its connections, and one beyond waits.
+#[actix_rt::test]
+async fn a_bundle_has_so_many_connections_and_one_call_beyond_them_waits() {
+    tokio::time::pause();
+    for (max, connections) in [(0, 1), (1, 1), (3, 3), (64, 64), (65, 64)] {
+        let hub = MemoryHub::new();
+        let (at, source) = hub.bind_source(SERVER.into()).unwrap();
+        let running = Arc::new([const { AtomicUsize::new(0) }; 2]);
+        let count = running.clone();
+        let service = move |call: IncomingCall| {
+            let running = count.clone();
+            async move {
+                let now = running[0].fetch_add(1, Ordering::Relaxed) + 1;
+                running[1].fetch_max(now, Ordering::Relaxed);
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                running[0].fetch_sub(1, Ordering::Relaxed);
+                call.reply("done");
+                Ok::<_, StreamError>(())
+            }
+        };
+        let server = Endpoint::builder().network(source).service(1, service).start().await.unwrap();
+        let (_, source) = hub.bind_source(address(7001)).unwrap();
+        let client = Endpoint::builder().network(source).start().await.unwrap();
+        let options = ConnectOptions { connections_max: max, ..ConnectOptions::default() };
+        let connection = client.connect_with(at, 1, options).await.unwrap();
+        for (calls, seconds) in [(4 * connections, 1), (4 * connections + 1, 2)] {
+            let began = tokio::time::Instant::now();
+            let replies = join_all((0..calls).map(|_| connection.call("x"))).await;
+            assert!(replies.iter().all(Result::is_ok), "{max}");
+            assert_eq!(began.elapsed().as_secs(), seconds, "{calls} calls, {max} connections");
+        }
+        assert_eq!(running[1].load(Ordering::Relaxed), 4 * connections);
+        let opened = server.inspect().await.unwrap().counters.connections_opened;
+        assert_eq!(opened, connections as u64, "{max}");
+    }
+}
+
+/// `CHANNEL_RESTARTS_MAX`: so many channels of a connection are replaced, one more ends it.
+#[actix_rt::test]
+async fn channels_that_break_are_replaced_up_to_the_limit_and_one_beyond_ends_their_connection() {
+    tokio::time::pause();
+    let hub = MemoryHub::new();
+    let (at, source) = hub.bind_source(SERVER.into()).unwrap();
+    let echo = async |mut call: IncomingCall| {
+        let request = call.read_all(100).await?;
+        call.reply(request);
+        Ok::<_, StreamError>(())
+    };
+    let server = Endpoint::builder().network(source).service(1, echo).start().await.unwrap();
+    let (_, source) = hub.bind_source(address(7001)).unwrap();
+    let client = Endpoint::builder().network(source).start().await.unwrap();
+    let connection = client.connect(at, 1).await.unwrap();
+    let break_one = async || {
+        let at = Some(BreakAt::Channel(0, ChannelIndex::ALL[1]));
+        server.actor().do_send(Break { at });
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    };
+    let four = async || join_all((0..4).map(|_| connection.call("x"))).await;
+    let state = async || {
+        let snapshot = server.inspect().await.unwrap();
+        (snapshot.connections[0].channels.len(), snapshot.counters.connections_opened)
+    };
+    four().await;
+    for _ in 0..CHANNEL_RESTARTS_MAX {
+        break_one().await;
+    }
+    assert!(four().await.iter().all(Result::is_ok));
+    assert_eq!(state().await, (4, 1));
+    break_one().await;
+    assert_eq!(state().await, (3, 1), "the last is not replaced");
+    four().await;
+    // Another connection, all four channels.
+    assert!(four().await.iter().all(Result::is_ok));
+    assert_eq!(state().await.1, 2);
 }
