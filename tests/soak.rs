@@ -11,7 +11,10 @@ mod processes;
 #[path = "support/runs.rs"]
 mod runs;
 
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use processes::{Other, is_other, number_of, say, wait_for_dismissal};
@@ -26,6 +29,10 @@ const LOSSY_CONNECTIONS: usize = 32;
 const LOSS: f64 = 0.01;
 /// A call that took so long has waited for a timer: none is shorter, but for tail probes.
 const WAIT_MIN: Duration = Duration::from_millis(300);
+/// How often the machine is looked at, for how many ticks back, and how many calls that waited are told.
+const TICK: Duration = Duration::from_millis(50);
+const TICKS_MAX: usize = 1000;
+const TOLD_MAX: u64 = 50;
 
 /// The other process: serves until it is dismissed, then tells its counters.
 #[test]
@@ -75,16 +82,18 @@ fn calls_through_loss_are_good_and_run_once() {
             Ok(FaultyNetwork::new(UdpOptions::bind_to(any).bind()?.open()?, 7, control))
         })
     };
+    let lost = move || {
+        let counters = [control.outgoing_counters(), control.incoming_counters()];
+        counters.iter().map(|counters| counters.lost_datagrams).sum::<u64>()
+    };
+    let watched = lost.clone();
     let Made { ours, slowest, waited, took } = actix_rt::System::new().block_on(async move {
         let client = Endpoint::builder().network(network).start().await.unwrap();
-        make_calls(client, address, calls, LOSSY_CONNECTIONS).await
+        make_calls(client, address, calls, LOSSY_CONNECTIONS, watched).await
     });
     server.dismiss();
     let [served, ran, again, strange, busy, resent, aborts] = server.numbers("counters ");
-    let lost = [control.outgoing_counters(), control.incoming_counters()]
-        .map(|counters| counters.lost_datagrams)
-        .iter()
-        .sum::<u64>();
+    let lost = lost();
     println!(
         "{calls} calls through loss in {took:.1?}, slowest {slowest:.1?}: {ran} ran, {again} again; {lost} datagrams \
          lost, {} and {resent} sent again by a timer, {waited} calls waited {WAIT_MIN:?} or longer",
@@ -106,7 +115,7 @@ fn rc_27_calls_between_two_processes_meet_no_busy_and_no_timer() {
     let Made { ours, slowest, waited, took } = actix_rt::System::new().block_on(async move {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let client = Endpoint::builder().bind(any).start().await.unwrap();
-        make_calls(client, address, calls, 1).await
+        make_calls(client, address, calls, 1, || 0).await
     });
     server.dismiss();
     let [served, ran, again, strange, busy, resent, aborts] = server.numbers("counters ");
@@ -129,13 +138,83 @@ struct Made {
     took: Duration,
 }
 
-async fn make_calls(client: Endpoint, address: SocketAddr, calls: u64, connections: usize) -> Made {
+/// What explains a call that waited: what was lost meanwhile, how late this thread's own timers were, and how long
+/// it waited for a processor.
+struct Watch<L> {
+    began: Instant,
+    lost: L,
+    ticks: RefCell<VecDeque<Tick>>,
+    told: Cell<u64>,
+}
+
+/// What there was at one time.
+struct Tick {
+    at: Instant,
+    queued: Duration,
+    lost: u64,
+}
+
+impl<L: Fn() -> u64> Watch<L> {
+    fn tick(&self) {
+        let mut ticks = self.ticks.borrow_mut();
+        if ticks.len() == TICKS_MAX {
+            ticks.pop_front();
+        }
+        ticks.push_back(Tick { at: Instant::now(), queued: queued(), lost: (self.lost)() });
+    }
+
+    fn tell(&self, number: u64, began: Instant, took: Duration) {
+        self.told.set(self.told.get() + 1);
+        if self.told.get() > TOLD_MAX {
+            return;
+        }
+        self.tick();
+        let ticks = self.ticks.borrow();
+        let since = ticks.iter().rposition(|tick| tick.at <= began).unwrap_or(0);
+        let times = ticks.iter().skip(since).map(|tick| tick.at);
+        let gaps = times.clone().zip(times.skip(1)).map(|(one, next)| next - one);
+        let late = gaps.max().unwrap_or_default().saturating_sub(TICK);
+        let (first, last) = (&ticks[since], &ticks[ticks.len() - 1]);
+        println!(
+            "call {number}, {:.1?} after the first, took {took:.2?}: meanwhile {} datagrams were lost, our own timer \
+             was {late:.2?} late, and this thread {:.2?} without a processor",
+            began - self.began,
+            last.lost - first.lost,
+            last.queued.saturating_sub(first.queued)
+        );
+    }
+}
+
+/// How long this thread has waited for a processor (Linux: /proc/thread-self/schedstat); zero elsewhere.
+fn queued() -> Duration {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanos = stat.split_whitespace().nth(1).and_then(|word| word.parse().ok());
+    Duration::from_nanos(nanos.unwrap_or(0))
+}
+
+async fn make_calls(
+    client: Endpoint,
+    address: SocketAddr,
+    calls: u64,
+    connections: usize,
+    lost: impl Fn() -> u64 + 'static,
+) -> Made {
     let options = ConnectOptions { connections_max: connections, ..ConnectOptions::default() };
     let connection = client.connect_with(address, 1, options).await.unwrap();
     let began = Instant::now();
     let channels = CHANNELS_PER_CONNECTION * connections;
+    let watch = Watch { began, lost, ticks: RefCell::default(), told: Cell::new(0) };
+    let watch = Rc::new(watch);
+    let ticking = watch.clone();
+    let ticks = actix_rt::spawn(async move {
+        loop {
+            ticking.tick();
+            tokio::time::sleep(TICK).await;
+        }
+    });
     let workers = (0..channels as u64).map(|worker| {
         let connection = connection.clone();
+        let watch = watch.clone();
         async move {
             let (mut slowest, mut waited) = (Duration::ZERO, 0);
             for number in (worker..calls).step_by(channels) {
@@ -145,13 +224,17 @@ async fn make_calls(client: Endpoint, address: SocketAddr, calls: u64, connectio
                 assert_eq!(reply, request);
                 let took = began.elapsed();
                 slowest = slowest.max(took);
-                waited += u64::from(took >= WAIT_MIN);
+                if took >= WAIT_MIN {
+                    waited += 1;
+                    watch.tell(number, began, took);
+                }
             }
             (slowest, waited)
         }
     });
     let all = futures::future::join_all(workers).await;
     let took = began.elapsed();
+    ticks.abort();
     Made {
         ours: client.inspect().await.unwrap().counters,
         slowest: all.iter().map(|(slowest, _)| *slowest).max().unwrap(),
