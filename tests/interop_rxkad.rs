@@ -106,6 +106,10 @@ fn every_level_operation_and_size_from_an_openafs_client() {
     matrix(rig, Way::OpenAfsToOurs, "rxkad, all operations, our server");
 }
 
+/// What a relay does between the two sides.
+const LOSSY: [&str; 10] =
+    ["--drop", "5", "--dup", "3", "--reorder", "5", "--delay", "1", "--seed", "7"];
+
 #[test]
 fn each_kind_of_ticket_is_accepted() {
     let _one = serial();
@@ -133,10 +137,20 @@ fn each_kind_of_ticket_is_accepted() {
             let server = server(rig, way, "clear", key);
             for level in LEVELS {
                 let note = format!("{level}, {kind}");
-                let load = Load::new("echo", 20_000)
-                    .credentials(&note, credentials(way, level, key, more));
-                table.load(rig, way, server.port, &load);
+                for (calls, connections) in [(1, 1), (4, 1), (16, 4)] {
+                    let load = Load::new("echo", 20_000)
+                        .credentials(&note, credentials(way, level, key, more))
+                        .parallel(calls, connections);
+                    table.load(rig, way, server.port, &load);
+                }
             }
+            let relay = rig.relay(&server, &LOSSY);
+            let note = format!("crypt, {kind}, through loss");
+            let load = Load::new("echo", 5_000)
+                .credentials(&note, credentials(way, "crypt", key, more))
+                .parallel(4, 1);
+            table.load(rig, way, relay.port, &load);
+            relay.stop();
             server.stop();
         }
     }
@@ -187,11 +201,10 @@ fn loss_repeats_and_reordering_are_survived_at_every_level() {
     let _one = serial();
     let Some(rig) = rig() else { return };
     let mut table = Table::new("rxkad through a relay: 5 % lost, 3 % repeated, 5 % late");
-    let faults = ["--drop", "5", "--dup", "3", "--reorder", "5", "--delay", "1", "--seed", "7"];
     let sizes = if full() { &[1, 20_000, 200_000, 1_000_000][..] } else { &[20_000][..] };
     for way in BOTH_WAYS {
         let server = server(rig, way, "clear", AES);
-        let relay = rig.relay(&server, &faults);
+        let relay = rig.relay(&server, &LOSSY);
         for level in LEVELS {
             for op in ["sum", "pattern", "echo"] {
                 for &bytes in sizes {
