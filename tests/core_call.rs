@@ -137,7 +137,7 @@ fn requests_of_every_size_come_back() {
         assert_eq!(world.now, began, "no timer was needed");
         assert!(world.replies.last() == Some(&request), "{size} bytes");
     }
-    world.pass(Duration::from_millis(10));
+    world.pass(Duration::from_millis(100));
     let counters = world.server.counters();
     assert_eq!((counters.calls_good, counters.calls_failed, counters.resent), (7, 0, 0));
     assert_eq!(world.client.counters().client_calls, 7);

@@ -174,11 +174,9 @@ impl Channel {
         dawdle::<Channel>(context);
     }
 
-    /// Time has passed since the last call: what was kept for the next one is given back, so that an idle
-    /// channel is small.
+    /// An idle channel is small: when the core keeps nothing any more for a next call, nothing is kept here.
     fn rest(&mut self) {
-        self.core.rest();
-        if self.out.get().is_empty() {
+        if self.core.is_resting() && self.out.get().is_empty() {
             self.out = Lazy::default();
         }
     }
@@ -369,9 +367,7 @@ impl Handler<Due> for Channel {
         self.published = None;
         self.core.handle_deadline(now, self.out.get());
         self.conclude(now, context);
-        if self.core.state().is_none() {
-            self.rest();
-        }
+        self.rest();
     }
 }
 

@@ -62,7 +62,8 @@ pub struct CallConfig {
     /// How long an acknowledgement may wait for a reason to be sent sooner (rx-flow.md 4). Zero: not at all.
     pub delayed_ack: Duration,
     /// How long a client waits, after the end of a call, for the next call's DATA to acknowledge the reply
-    /// (rx-calls.md 7.3). Zero: the final ACK leaves at once.
+    /// (rx-calls.md 7.3). On a channel whose calls follow each other within `delayed_ack` it waits as long as
+    /// with any other ACK, until `delayed_ack` after the reply. Zero: the final ACK leaves at once.
     pub final_ack_delay: Duration,
     /// Retransmission timeout without an RTT sample (rx-flow.md 5.3): above zero, at most `rto_max`.
     pub rto_initial: Duration,

@@ -345,6 +345,29 @@ fn rc_19_the_next_call_of_a_client_takes_the_place_of_its_final_ack() {
     }
 }
 
+/// Where calls follow each other closely the next one is likely to come: the final ACK waits for it as any other
+/// ACK may, 100 ms from the reply on, and no longer (rx-flow.md 4).
+#[test]
+fn the_final_ack_of_calls_that_follow_each_other_closely_waits_for_the_next() {
+    for way in WAYS {
+        let mut t = replied("final ACK", way);
+        t.end(1).silent(ms(9));
+        for (number, text) in [(2, "two"), (3, "three")] {
+            t.start(text.as_bytes());
+            t.expect(&[&format!("D n{number} q1 [CL]")]);
+            t.deliver(way, &[&format!("D n{number} q1 [L] \"b\"")]).silent(ms(30));
+            t.end(number).silent(ms(60));
+        }
+        t.silent(ms(9)).after(ms(1), &["A n3 f2 p1 s0 [C] =IDLE a[]"]);
+        // After a pause it is as with a first call.
+        t.silent(secs(1)).start(b"four");
+        t.expect(&["D n4 q1 [CL]"]);
+        t.deliver(way, &["D n4 q1 [L] \"b\""]).silent(ms(30));
+        t.end(4).silent(ms(9)).after(ms(1), &["A n4 f2 p1 s0 [C] =IDLE a[]"]);
+        t.done();
+    }
+}
+
 #[test]
 fn rc_20_a_client_that_makes_no_other_call_sends_one_final_ack() {
     for way in WAYS {

@@ -28,6 +28,11 @@ impl Spare {
         spare
     }
 
+    /// Whether nothing is kept.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// Keeps nothing: the channel rests.
     pub fn release(&mut self) {
         self.0 = None;

@@ -10,6 +10,8 @@ use crate::wire::{AbortCode, Ack, AckReason, CallNumber, PacketType, Serial, dec
 impl Channel {
     pub(super) fn client_start(&mut self, now: Instant, start: Start) {
         debug_assert!(self.call.is_none() && self.failure.is_none());
+        let pause = now.saturating_duration_since(self.idle_since);
+        self.is_called_often = !self.spare.is_empty() && pause <= self.config.delayed_ack;
         let number = self.memory.last.next().unwrap_or(CallNumber::MAX);
         self.memory.tag = CallTag(self.memory.tag.0.wrapping_add(1));
         let call = Call::new(
@@ -43,7 +45,15 @@ impl Channel {
         }
         // The next call's DATA acknowledges this reply; only if none comes soon an ACK of its own does,
         // unless one has left already (rx-calls.md 4.4).
-        self.final_ack = (!call.closed_by_ack).then(|| now + self.config.final_ack_delay);
+        let due = now + self.config.final_ack_delay;
+        self.final_ack = match call.ack.deadline() {
+            _ if call.closed_by_ack => None,
+            // The next call is likely to come, and the server waits so long for any ACK (rx-flow.md 4).
+            Some(held) if self.is_called_often && !self.config.final_ack_delay.is_zero() => {
+                Some(due.max(held))
+            }
+            _ => Some(due),
+        };
         self.end_call(now, Ok(()), self.success(), false, out);
     }
 

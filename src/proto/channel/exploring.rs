@@ -170,6 +170,8 @@ impl Hash for Channel {
             call,
             spare: _,
             final_ack,
+            // Says only how long the final ACK waits.
+            is_called_often: _,
             failure,
             has_served,
             draining,

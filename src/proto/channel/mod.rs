@@ -154,6 +154,8 @@ pub struct Channel {
     spare: Spare,
     /// Client: when the final ACK of the last call is due.
     final_ack: Option<Instant>,
+    /// Client: the present call came within the time of a delayed ACK after the one before.
+    is_called_often: bool,
     /// The connection has failed or is closed.
     failure: Option<ConnectionFailure>,
     /// Server: a call has reached its service.
@@ -212,6 +214,7 @@ impl Channel {
             call: None,
             spare: Spare::default(),
             final_ack: None,
+            is_called_often: false,
             failure: None,
             has_served: false,
             draining: false,
@@ -575,11 +578,6 @@ impl Channel {
             out.connection.push(ChannelToConnection::CallOver { last, avoid });
         }
         self.spare.keep(call);
-    }
-
-    /// Gives back memory that is only there for the next call. For a driver that knows of no call to come.
-    pub fn rest(&mut self) {
-        self.spare.release();
     }
 
     /// Ends the present call badly and tells its application, if it has one that still cares.
