@@ -483,6 +483,8 @@ impl Handler<Inspect> for Connection {
 
     fn handle(&mut self, message: Inspect, _: &mut Context<Connection>) {
         let snapshot = ConnectionSnapshot {
+            // Whoever puts it together knows.
+            shard: 0,
             role: self.setup.role,
             ids: self.core.ids(),
             service_id: self.setup.service_id,

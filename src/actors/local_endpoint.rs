@@ -2,6 +2,7 @@
 
 mod egress;
 mod receive;
+pub(crate) mod siblings;
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,8 +20,9 @@ use super::lifetime::{ArcAddr, ChildGone, Children, Held};
 use super::marks::Mark;
 use super::messages;
 use super::messages::{
-    ChannelReplaced, Close, Connect, Connected, Drain, Draining, Due, Inspect, MoreRoom,
-    OfferService, Output, Packets, RunningCall, Secured, Shutdown, TurnOver, Unreachable, Wake,
+    ChannelReplaced, Close, Connect, Connected, Drain, Draining, Due, Inspect, Join, MoreRoom,
+    OfferService, Output, Packets, RunningCall, Secured, ShardEnd, ShardEnds, Shutdown, TurnOver,
+    Unreachable, Wake,
 };
 use super::snapshot::SnapshotPart;
 use crate::error::{CloseReason, ConnectError, ShutdownReport};
@@ -29,13 +31,16 @@ use crate::proto::channel::{ChannelMemory, ChannelSetup, Security};
 use crate::proto::config::EndpointConfig;
 use crate::proto::connection::{ConnectionSetup, Handshake};
 use crate::proto::event::{CallEnded, Event, Origin, Subscriber};
-use crate::proto::router::{Identity, Offer, Opening, RouteId, Router, RouterOutput, Turn, Waker};
+use crate::proto::router::{
+    Identity, Offer, Opening, RouteId, Router, RouterOutput, Shard, Turn, Waker,
+};
 use crate::proto::{CallFailure, CallTag, Holding, Role, SerialCounter, TurnWord};
 use crate::security::EntropySource;
 use crate::server::Service;
 use crate::wire::{ChannelIndex, Cid, Epoch, Serial, ServiceId};
 use egress::Egress;
 use receive::ReceiveLoop;
+use siblings::Siblings;
 
 /// Now, by the one clock of the shells: Tokio's, so that a test that pauses it pauses everything.
 #[inline]
@@ -59,14 +64,21 @@ pub(crate) struct LocalEndpointParts {
     pub closed: oneshot::Sender<CloseReason>,
     /// Dropped with the last actor of the tree.
     pub life: Arc<dyn Held>,
-    /// Names and seeds; drawn at random if `None`.
-    pub identity: Option<Identity>,
+    /// Names and seeds: the same for all shards.
+    pub identity: Identity,
+    /// Whether the serials of server connections begin anywhere; not so in tests that repeat exactly.
+    pub has_random_serials: bool,
+    /// One of several does not receive before it has joined the others.
+    pub shard: Shard,
 }
 
 /// See the module.
 pub struct LocalEndpoint {
     network: Box<dyn Network>,
-    /// Whether the serials of server connections begin anywhere; not so in tests that repeat exactly.
+    shard: Shard,
+    /// The other shards, once it has joined them.
+    siblings: Option<Box<Siblings>>,
+    /// See [`LocalEndpointParts::has_random_serials`].
     has_random_serials: bool,
     config: Arc<EndpointConfig>,
     router: Router<Target>,
@@ -110,9 +122,8 @@ struct Ending {
 
 impl LocalEndpoint {
     pub(crate) fn new(parts: LocalEndpointParts) -> LocalEndpoint {
-        let has_random_serials = parts.identity.is_none();
-        let identity = parts.identity.unwrap_or_else(random_identity);
-        let mut router = Router::new(parts.config.clone(), identity, now());
+        let mut router = Router::new(parts.config.clone(), parts.identity, now());
+        router.enter_shard(parts.shard);
         if !parts.subscribers.is_empty() {
             router.keep_events();
         }
@@ -124,7 +135,9 @@ impl LocalEndpoint {
             own: None,
             egress: Egress::new(parts.network.max_segments(), parts.config.egress_max_bytes),
             network: parts.network,
-            has_random_serials,
+            shard: parts.shard,
+            siblings: None,
+            has_random_serials: parts.has_random_serials,
             router,
             router_out: RouterOutput::default(),
             services: HashMap::new(),
@@ -424,6 +437,9 @@ impl LocalEndpoint {
         let cut_at = Some(after(grace));
         let report = ShutdownReport::default();
         self.ending = Some(Ending { cut_at, report, reason, replies: Vec::new() });
+        if let Some(siblings) = &mut self.siblings {
+            siblings.end_with(grace, reason);
+        }
         if grace.is_zero() {
             self.cut_off();
         } else {
@@ -453,6 +469,9 @@ impl LocalEndpoint {
         if !self.connections.is_closed() {
             self.connections.close();
         }
+        if self.siblings.as_mut().is_some_and(|siblings| !siblings.finish()) {
+            return;
+        }
         self.egress.flush(&mut *self.network, &mut self.router);
         let Some(mut ending) = self.ending.take() else { return };
         ending.report.counters = self.router.counters().clone();
@@ -469,9 +488,19 @@ impl LocalEndpoint {
     /// The network is no more, so no deadline will be looked at any more either: no grace.
     fn fail(&mut self, error: &std::io::Error) {
         log::error!("the network failed: {error}");
-        self.begin_to_end(Duration::ZERO, CloseReason::Network(error.kind()));
+        let reason = CloseReason::Network(error.kind());
+        if self.ending.is_some()
+            && let Some(siblings) = &mut self.siblings
+        {
+            siblings.tell(ShardEnd::Failed(reason));
+        }
+        self.end_at_once(reason);
+    }
+
+    fn end_at_once(&mut self, reason: CloseReason) {
+        self.begin_to_end(Duration::ZERO, reason);
         if let Some(ending) = &mut self.ending {
-            ending.reason = CloseReason::Network(error.kind());
+            ending.reason = reason;
         }
         self.cut_off();
     }
@@ -484,7 +513,7 @@ fn after(time: Duration) -> Instant {
     now.checked_add(time).unwrap_or(now + CENTURY)
 }
 
-fn random_identity() -> Identity {
+pub(crate) fn random_identity() -> Identity {
     let mut bytes = [0; 16];
     fill_from_os(&mut bytes);
     let word =
@@ -521,7 +550,9 @@ impl Actor for LocalEndpoint {
 
     fn started(&mut self, context: &mut Context<LocalEndpoint>) {
         self.mark.started();
-        context.spawn(ReceiveLoop::new(context.address()));
+        if self.shard == Shard::ALONE {
+            context.spawn(ReceiveLoop::new(context.address()));
+        }
     }
 }
 
@@ -596,6 +627,28 @@ impl Handler<Wake> for LocalEndpoint {
                 let _ = reply.send(());
             }
         });
+    }
+}
+
+impl Handler<Join> for LocalEndpoint {
+    type Result = ();
+
+    fn handle(&mut self, join: Join, context: &mut Context<LocalEndpoint>) {
+        self.siblings = Some(join.0);
+        context.spawn(ReceiveLoop::new(context.address()));
+    }
+}
+
+impl Handler<ShardEnds> for LocalEndpoint {
+    type Result = ();
+
+    fn handle(&mut self, ends: ShardEnds, context: &mut Context<LocalEndpoint>) {
+        self.take_outputs(|| context.address());
+        let reason = self.siblings.as_mut().and_then(|siblings| siblings.note_end(ends));
+        if let Some(reason) = reason {
+            self.end_at_once(reason);
+        }
+        self.end_if_finished(context);
     }
 }
 

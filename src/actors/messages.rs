@@ -9,9 +9,11 @@ use smallvec::SmallVec;
 
 use super::Channel;
 use super::lifetime::ArcAddr;
+use super::local_endpoint::siblings::Siblings;
 use super::snapshot::SnapshotPart;
 use crate::client::port::ClientPort;
-use crate::error::{ConnectError, ShutdownReport};
+use crate::error::{CloseReason, ConnectError, ShutdownReport};
+use crate::net::Incoming;
 use crate::proto::channel::{ChannelToConnection, Command, Run, Start};
 use crate::proto::connection::ConnectionToChannel;
 use crate::proto::event::{CallTally, Event, Origin};
@@ -307,6 +309,54 @@ impl Drop for Connected {
             address.do_send(Close);
         }
     }
+}
+
+/// Shard to shard: what came to the wrong one, of one turn of its receive loop.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Strays {
+    /// The shard that received it.
+    pub from: usize,
+    /// What was received, in order.
+    pub incoming: Vec<Incoming>,
+    /// What it counts for until it is taken.
+    pub bytes: usize,
+}
+
+/// Shard to shard: taken.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct StraysTaken {
+    /// The shard that took it.
+    pub by: usize,
+    /// What it counted for.
+    pub bytes: usize,
+}
+
+/// Whoever starts shards, to each of them: begin to receive; these are the others.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Join(pub Box<Siblings>);
+
+/// Shard to shard: how it ends.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct ShardEnds {
+    /// Which.
+    pub shard: usize,
+    /// How far it is.
+    pub end: ShardEnd,
+}
+
+/// What a shard tells of its end.
+#[derive(Clone, Copy, Debug)]
+pub enum ShardEnd {
+    /// It cannot go on, and nobody else shall.
+    Failed(CloseReason),
+    /// Its connections are gone; it stays until those of the others are.
+    Finished,
+    /// It is gone: in order if all had finished, else it broke.
+    Gone,
 }
 
 /// User to endpoint: offer a service from now on.

@@ -13,17 +13,21 @@ use crate::wire::{CallNumber, ChannelIndex, ServiceId};
 pub struct Snapshot {
     /// Our address.
     pub local_addr: SocketAddr,
-    /// Totals.
+    /// Totals, of all shards together.
     pub counters: Counters,
-    /// Peers remembered.
+    /// Totals of each shard, in order.
+    pub shards: Vec<Counters>,
+    /// Peers remembered; one that several shards have to do with, by each of them.
     pub peers: Vec<PeerSummary>,
-    /// Connections, oldest first.
+    /// Connections, oldest first, those of one shard after those of another.
     pub connections: Vec<ConnectionSnapshot>,
 }
 
 /// One connection.
 #[derive(Clone, Debug)]
 pub struct ConnectionSnapshot {
+    /// The shard that it lives on, from 0.
+    pub shard: usize,
     /// Our side.
     pub role: Role,
     /// Its names.
@@ -106,6 +110,26 @@ impl Snapshot {
         }
         let (local_addr, mut counters, peers): (_, Counters, _) = endpoint?;
         tallies.iter().for_each(|tally| counters.add(tally));
-        Some(Snapshot { local_addr, counters, peers, connections })
+        let shards = vec![counters.clone()];
+        Some(Snapshot { local_addr, counters, shards, peers, connections })
+    }
+
+    /// All shards as one; `None` if none has answered.
+    pub(crate) fn of_shards(shards: impl Iterator<Item = Option<Snapshot>>) -> Option<Snapshot> {
+        let mut all: Option<Snapshot> = None;
+        for (index, shard) in shards.enumerate() {
+            let Some(mut shard) = shard else { continue };
+            shard.connections.iter_mut().for_each(|connection| connection.shard = index);
+            match &mut all {
+                None => all = Some(shard),
+                Some(all) => {
+                    all.counters.merge(&shard.counters);
+                    all.shards.append(&mut shard.shards);
+                    all.peers.append(&mut shard.peers);
+                    all.connections.append(&mut shard.connections);
+                }
+            }
+        }
+        all
     }
 }

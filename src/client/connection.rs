@@ -17,6 +17,7 @@ use super::streaming::RequestWriter;
 use crate::actors::lifetime::Held;
 use crate::actors::messages::{CallKey, CancelCall, Close, Connect, Connected, StartCall, Wake};
 use crate::actors::{self, LocalEndpoint};
+use crate::endpoint::shards::Shards;
 use crate::error::{CallError, ConnectError};
 use crate::proto::CallFailure;
 use crate::proto::channel::Start;
@@ -82,7 +83,7 @@ pub struct Connection {
 impl Connection {
     /// Opens the first connection of a bundle.
     pub(crate) async fn open(
-        endpoint: Addr<LocalEndpoint>,
+        endpoint: Shards,
         keep: Arc<dyn Held>,
         peer: SocketAddr,
         service_id: ServiceId,
@@ -90,6 +91,7 @@ impl Connection {
     ) -> Result<Connection, ConnectError> {
         let count = options.connections_max.clamp(1, 64);
         let bundle = Arc::new(Bundle {
+            first_shard: endpoint.next(),
             endpoint,
             peer,
             service_id,
@@ -99,7 +101,7 @@ impl Connection {
             next_key: AtomicU64::new(0),
             _keep: keep,
         });
-        let opened = bundle.open().await?;
+        let opened = bundle.open(0).await?;
         bundle.slots[0].set(opened.keep());
         Ok(Connection { bundle })
     }
@@ -223,7 +225,9 @@ impl Drop for CancelGuard {
 /// when it ends, by whatever thread the user is on, hence the atomics and the lock.
 #[derive(Debug)]
 struct Bundle {
-    endpoint: Addr<LocalEndpoint>,
+    endpoint: Shards,
+    /// Of the first connection; the others follow in turn.
+    first_shard: usize,
     peer: SocketAddr,
     service_id: ServiceId,
     options: ConnectOptions,
@@ -267,7 +271,9 @@ impl Bundle {
         let permit = self.places.clone().acquire_owned();
         let Some(deadline) = deadline else { return permit.await.map_err(closed) };
         let (reply, passed) = oneshot::channel();
-        self.endpoint.do_send(Wake { after: deadline, reply });
+        if let Some(shard) = self.shards(0).next() {
+            shard.do_send(Wake { after: deadline, reply });
+        }
         match select(Box::pin(permit), passed).await {
             Either::Left((permit, _)) => permit.map_err(closed),
             Either::Right((Ok(()), _)) => Err(CallFailure::Deadline(deadline).into()),
@@ -275,16 +281,28 @@ impl Bundle {
         }
     }
 
-    async fn open(&self) -> Result<Connected, ConnectError> {
-        let (reply, answer) = oneshot::channel();
-        self.endpoint.do_send(Connect {
-            peer: self.peer,
-            service_id: self.service_id,
-            class: self.options.security.clone(),
-            asks_upgrade: self.options.asks_upgrade,
-            reply,
-        });
-        answer.await.unwrap_or(Err(ConnectError::Closed))
+    /// The shards that a slot's connection may live on: its own, and when that is full the others.
+    fn shards(&self, slot: usize) -> impl Iterator<Item = &Addr<LocalEndpoint>> {
+        self.endpoint.from(self.first_shard + slot)
+    }
+
+    async fn open(&self, slot: usize) -> Result<Connected, ConnectError> {
+        let mut connections = 0;
+        for shard in self.shards(slot) {
+            let (reply, answer) = oneshot::channel();
+            shard.do_send(Connect {
+                peer: self.peer,
+                service_id: self.service_id,
+                class: self.options.security.clone(),
+                asks_upgrade: self.options.asks_upgrade,
+                reply,
+            });
+            match answer.await.unwrap_or(Err(ConnectError::Closed)) {
+                Err(ConnectError::TooMany(of_shard)) => connections += of_shard,
+                opened => return opened,
+            }
+        }
+        Err(ConnectError::TooMany(connections))
     }
 
     /// A bundle for one call.
@@ -341,7 +359,7 @@ impl Place {
         if let Some(connection) = slot.get() {
             return Ok(connection);
         }
-        let opened = self.bundle.open().await?.keep();
+        let opened = self.bundle.open(self.slot).await?.keep();
         slot.set(opened.clone());
         opened.ok_or(ConnectError::Closed)
     }

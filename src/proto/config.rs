@@ -323,6 +323,10 @@ pub struct EndpointConfig {
     /// Bytes that may wait for the socket: at least 65,536. Beyond it the oldest are lost, and counted in
     /// [`Counters::send_failures`](crate::proto::Counters::send_failures).
     pub egress_max_bytes: usize,
+    /// Bytes on their way from one shard to others: in equal shares for each of them, of 64 KiB at the least. Beyond it
+    /// they are lost ([`DropReason::StrayOverflow`](crate::proto::DropReason::StrayOverflow)). Without effect on an
+    /// endpoint of one shard.
+    pub strays_max_bytes: usize,
     /// DEBUG answers per second and address, where `debug_responder` is on: 1..=`debug_answers_per_second`.
     /// `rxdebug` asks once for each connection and each peer.
     pub debug_answers_per_peer_per_second: u32,
@@ -362,6 +366,7 @@ impl Default for EndpointConfig {
             reach_pings_per_second: 10_000,
             receives_per_turn: 4,
             egress_max_bytes: 32 << 20,
+            strays_max_bytes: 8 << 20,
             debug_answers_per_peer_per_second: 1000,
             debug_answers_per_second: 2000,
             queued_calls_max: Some(1024),
@@ -371,6 +376,9 @@ impl Default for EndpointConfig {
         }
     }
 }
+
+/// Least bytes that may wait for the socket: one large send.
+const EGRESS_BYTES_MIN: usize = 65_536;
 
 impl EndpointConfig {
     /// Checks every range, those of connections and calls included.
@@ -405,15 +413,36 @@ impl EndpointConfig {
             self.reach_pings_per_second,
         )?;
         range("receives_per_turn", self.receives_per_turn, 1, 1024)?;
-        if self.egress_max_bytes < 65_536 {
+        if self.egress_max_bytes < EGRESS_BYTES_MIN {
             return Err(ConfigError::new(
                 "egress_max_bytes",
-                "at least 65536",
+                format_args!("at least {EGRESS_BYTES_MIN}"),
                 self.egress_max_bytes,
             ));
         }
         self.server.validate()?;
         self.client.validate()
+    }
+
+    /// The settings of one of an endpoint's `shards`: what holds for all together is divided, never below what
+    /// each needs; what holds for one peer stays.
+    pub(crate) fn share(&self, shards: usize) -> EndpointConfig {
+        let count = |max: usize| max.div_ceil(shards);
+        let rate = |max: u32| max.div_ceil(u32::try_from(shards).unwrap_or(u32::MAX));
+        let connections_max = count(self.connections_max);
+        EndpointConfig {
+            connections_max,
+            unproved_connections_max: count(self.unproved_connections_max),
+            buffered_max_bytes: count(self.buffered_max_bytes).max(CALL_BYTES_MIN),
+            unproved_buffered_max_bytes: count(self.unproved_buffered_max_bytes)
+                .max(CALL_BYTES_MIN),
+            answers_per_second: rate(self.answers_per_second),
+            reach_pings_per_second: rate(self.reach_pings_per_second),
+            debug_answers_per_second: rate(self.debug_answers_per_second),
+            egress_max_bytes: count(self.egress_max_bytes).max(EGRESS_BYTES_MIN),
+            queued_calls_max: self.queued_calls_max.map(count),
+            ..self.clone()
+        }
     }
 
     /// Bytes buffered for one connection.
@@ -438,7 +467,11 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    fn new(field: &'static str, expected: impl ToString, got: impl ToString) -> ConfigError {
+    pub(crate) fn new(
+        field: &'static str,
+        expected: impl ToString,
+        got: impl ToString,
+    ) -> ConfigError {
         ConfigError { field, expected: expected.to_string(), got: got.to_string() }
     }
 }

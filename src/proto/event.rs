@@ -74,11 +74,13 @@ pub enum DropReason {
     ToolAnswer,
     /// The security class panicked as it was to take a new connection.
     SecurityBroke,
+    /// For another shard, which has not yet taken as much as may be on its way to it.
+    StrayOverflow,
 }
 
 impl DropReason {
     /// All reasons, in the order of their counters.
-    pub const ALL: [DropReason; 30] = [
+    pub const ALL: [DropReason; 31] = [
         DropReason::TooShort,
         DropReason::UnknownType,
         DropReason::Params,
@@ -109,6 +111,7 @@ impl DropReason {
         DropReason::UnwantedChallenge,
         DropReason::ToolAnswer,
         DropReason::SecurityBroke,
+        DropReason::StrayOverflow,
     ];
 
     /// The counter's name.
@@ -144,6 +147,7 @@ impl DropReason {
             DropReason::UnwantedChallenge => "unwanted_challenge",
             DropReason::ToolAnswer => "tool_answer",
             DropReason::SecurityBroke => "security_broke",
+            DropReason::StrayOverflow => "stray_overflow",
         }
     }
 }
@@ -486,6 +490,8 @@ pub struct Counters {
     pub connections_closed: u64,
     /// How often a limit of buffered bytes was passed.
     pub memory_limits: u64,
+    /// Datagrams that came to another shard than their connection's, and were handed over to it.
+    pub strays: u64,
 }
 
 impl Counters {
@@ -531,6 +537,71 @@ impl Counters {
         self.calls_good += u64::from(tally.good);
         self.calls_failed += u64::from(tally.failed);
         self.duplicates += u64::from(tally.duplicates);
+    }
+
+    /// Adds the totals of another shard.
+    pub fn merge(&mut self, other: &Counters) {
+        // Named one by one, so that a new one is not forgotten.
+        let Counters {
+            datagrams_received,
+            bytes_received,
+            receives,
+            datagrams_sent,
+            bytes_sent,
+            sent_by_type,
+            sends,
+            send_failures,
+            received_by_type,
+            dropped,
+            client_calls,
+            server_calls,
+            calls_good,
+            calls_failed,
+            resent,
+            resent_by_timer,
+            duplicates,
+            busy_received,
+            busy_sent,
+            aborts_received,
+            aborts_sent,
+            connections_opened,
+            connections_closed,
+            memory_limits,
+            strays,
+        } = other;
+        for (sum, more) in [
+            (&mut self.datagrams_received, datagrams_received),
+            (&mut self.bytes_received, bytes_received),
+            (&mut self.receives, receives),
+            (&mut self.datagrams_sent, datagrams_sent),
+            (&mut self.bytes_sent, bytes_sent),
+            (&mut self.sends, sends),
+            (&mut self.send_failures, send_failures),
+            (&mut self.client_calls, client_calls),
+            (&mut self.server_calls, server_calls),
+            (&mut self.calls_good, calls_good),
+            (&mut self.calls_failed, calls_failed),
+            (&mut self.resent, resent),
+            (&mut self.resent_by_timer, resent_by_timer),
+            (&mut self.duplicates, duplicates),
+            (&mut self.busy_received, busy_received),
+            (&mut self.busy_sent, busy_sent),
+            (&mut self.aborts_received, aborts_received),
+            (&mut self.aborts_sent, aborts_sent),
+            (&mut self.connections_opened, connections_opened),
+            (&mut self.connections_closed, connections_closed),
+            (&mut self.memory_limits, memory_limits),
+            (&mut self.strays, strays),
+        ] {
+            *sum += more;
+        }
+        for (sums, more) in [
+            (&mut self.sent_by_type[..], &sent_by_type[..]),
+            (&mut self.received_by_type[..], &received_by_type[..]),
+            (&mut self.dropped[..], &dropped[..]),
+        ] {
+            sums.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
+        }
     }
 
     /// How many packets were ignored for this reason.

@@ -10,6 +10,7 @@ mod limiter;
 mod memory;
 mod peers;
 mod runs;
+mod shards;
 mod table;
 mod turns;
 
@@ -24,6 +25,7 @@ pub use answers::RouterOutput;
 pub use deadlines::Waker;
 pub use peers::PeerSummary;
 pub use runs::Step;
+pub use shards::Shard;
 pub use table::{ChannelBrief, RouteId};
 pub use turns::Turn;
 
@@ -79,6 +81,9 @@ pub struct Router<T> {
     config: Arc<EndpointConfig>,
     epoch: Epoch,
     next_cid: Cid,
+    shard: Shard,
+    /// Of a shard: what came last is not yet credited to its sender.
+    is_uncredited: bool,
     table: Table<T>,
     peers: Peers,
     offers: HashMap<ServiceId, Offer, FixedState>,
@@ -123,6 +128,8 @@ impl<T> Router<T> {
         Router {
             epoch: identity.epoch,
             next_cid: identity.first_cid.connection(),
+            shard: Shard::ALONE,
+            is_uncredited: false,
             table: Table::new(hasher.clone()),
             peers: Peers::new(hasher.clone()),
             turns: turns::Turns::new(hasher.clone()),
@@ -161,7 +168,7 @@ impl<T> Router<T> {
     pub fn allocate(&mut self, service_id: ServiceId, index: SecurityIndex) -> ConnectionIds {
         loop {
             let cid = self.next_cid;
-            self.next_cid = Cid(cid.0.wrapping_add(4));
+            self.next_cid = self.shard.next_cid(cid);
             if cid.0 != 0 && self.table.find(&Key::Client(cid)).is_none() {
                 return ConnectionIds { epoch: self.epoch, cid, service_id, security_index: index };
             }
@@ -479,6 +486,13 @@ impl<T> Router<T> {
             && let Some(route) = self.table.get(id)
         {
             self.peers.get_mut(route.peer_id).peer.packets_resent += u64::from(resent.packets);
+        }
+    }
+
+    /// Counts datagrams that whoever drives this could not handle.
+    pub fn drop_datagrams(&mut self, count: usize, reason: DropReason) {
+        for _ in 0..count {
+            self.note_at(NOWHERE, reason.into());
         }
     }
 

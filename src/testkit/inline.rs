@@ -304,6 +304,7 @@ impl InlineEndpoint {
                         self.close_connection(now, oldest);
                     }
                 }
+                Step::Stray { .. } => unreachable!("this endpoint is not divided"),
             }
             // Mailboxes hold all runs of a batch before what they cause comes back.
         }

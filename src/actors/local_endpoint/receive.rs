@@ -10,22 +10,31 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use actix::Addr;
 use actix::fut::ActorFuture;
+use actix::{Addr, AsyncContext, Handler};
 use bytes::Bytes;
 use smallvec::smallvec;
 use tokio::time::Sleep;
 
+use super::siblings::part;
 use super::{LocalEndpoint, Packets, Unreachable, now};
-use crate::actors::messages::{Control, PathSized};
+use crate::actors::messages::{Control, PathSized, Strays, StraysTaken};
 use crate::net::{Incoming, PathError};
-use crate::proto::NetworkProblem;
 use crate::proto::channel::Run;
 use crate::proto::router::Step;
+use crate::proto::{DropReason, NetworkProblem};
 
 /// IP and UDP headers of a datagram: the network reports sizes with them.
 const IPV4_UDP_HEADERS: u32 = 28;
 const IPV6_UDP_HEADERS: u32 = 48;
+
+/// Where a batch is from.
+#[derive(Clone, Copy)]
+struct Source {
+    from: std::net::SocketAddr,
+    /// Whether another shard has received, and counted, it.
+    is_sibling: bool,
+}
 
 /// Shares of what was received together.
 const SHARES: usize = 4;
@@ -101,12 +110,14 @@ impl ActorFuture<LocalEndpoint> for ReceiveLoop {
                     return Poll::Ready(());
                 }
                 Poll::Pending => {
+                    endpoint.hand_over_strays();
                     endpoint.fire_due(now());
                     endpoint.flush(task);
                     return this.wait(endpoint, task);
                 }
             }
         }
+        endpoint.hand_over_strays();
         endpoint.fire_due(now());
         endpoint.flush(task);
         task.waker().wake_by_ref();
@@ -128,6 +139,41 @@ impl ReceiveLoop {
             task.waker().wake_by_ref();
         }
         Poll::Pending
+    }
+}
+
+impl Handler<Strays> for LocalEndpoint {
+    type Result = ();
+
+    fn handle(&mut self, strays: Strays, context: &mut actix::Context<LocalEndpoint>) {
+        let own = context.address();
+        self.take_outputs(|| own.clone());
+        for incoming in &strays.incoming {
+            match incoming {
+                Incoming::Datagrams { from, data, stride } => {
+                    let from = Source { from: *from, is_sibling: true };
+                    self.route(from, data, *stride, &mut 0, &mut { usize::MAX }, &own);
+                }
+                Incoming::PathError { to, error } => {
+                    self.hand_over();
+                    self.path_error(*to, *error);
+                }
+            }
+        }
+        self.hand_over();
+        if let Some(siblings) = &mut self.siblings {
+            siblings.acknowledge(strays.from, strays.bytes);
+        }
+    }
+}
+
+impl Handler<StraysTaken> for LocalEndpoint {
+    type Result = ();
+
+    fn handle(&mut self, taken: StraysTaken, _: &mut actix::Context<LocalEndpoint>) {
+        if let Some(siblings) = &mut self.siblings {
+            siblings.note_taken(taken);
+        }
     }
 }
 
@@ -153,7 +199,8 @@ impl LocalEndpoint {
         {
             match incoming {
                 Incoming::Datagrams { from, data, stride } => {
-                    self.route(*from, data, *stride, &mut unread.at, &mut left, own);
+                    let from = Source { from: *from, is_sibling: false };
+                    self.route(from, data, *stride, &mut unread.at, &mut left, own);
                     if unread.at < data.len() {
                         break;
                     }
@@ -162,6 +209,10 @@ impl LocalEndpoint {
                     left -= 1;
                     self.hand_over();
                     self.path_error(*to, *error);
+                    // The kernel gives it to the socket that the peer's answers would come to.
+                    if let Some(siblings) = &mut self.siblings {
+                        siblings.take_for_all(incoming);
+                    }
                 }
             }
             unread.next += 1;
@@ -179,7 +230,7 @@ impl LocalEndpoint {
     /// Cuts a batch into runs, from `at` on, for as many steps as are `left`.
     fn route(
         &mut self,
-        from: std::net::SocketAddr,
+        source: Source,
         data: &Bytes,
         stride: usize,
         at: &mut usize,
@@ -187,8 +238,13 @@ impl LocalEndpoint {
         own: &Addr<LocalEndpoint>,
     ) {
         let now = now();
+        let Source { from, is_sibling } = source;
         if *at == 0 {
-            self.router.begin_batch(now, from, data.len(), stride);
+            if is_sibling {
+                self.router.begin_forwarded();
+            } else {
+                self.router.begin_batch(now, from, data.len(), stride);
+            }
         }
         while *left > 0
             && let Some(step) =
@@ -218,9 +274,32 @@ impl LocalEndpoint {
                     self.hand_over();
                     self.open_server(*opening, own);
                 }
+                Step::Stray { shard, at } => {
+                    self.take_strays(
+                        shard,
+                        Incoming::Datagrams { from, data: part(data, at), stride },
+                    );
+                }
             }
         }
         self.take_router_output();
+    }
+
+    /// Gathers what another shard owns.
+    fn take_strays(&mut self, shard: usize, incoming: Incoming) {
+        let datagrams = count(&incoming);
+        let siblings = self.siblings.as_mut();
+        if siblings.is_some_and(|siblings| siblings.take(shard, incoming)) {
+            self.router.counters_mut().strays += datagrams as u64;
+        } else {
+            self.router.drop_datagrams(datagrams, DropReason::StrayOverflow);
+        }
+    }
+
+    fn hand_over_strays(&mut self) {
+        if let Some(siblings) = &mut self.siblings {
+            siblings.hand_over();
+        }
     }
 
     /// Sends the runs that were gathered for one channel: one message for all that was received together.

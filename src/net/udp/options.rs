@@ -17,13 +17,22 @@ use crate::net::network_source;
 /// Asked for in each direction: some milliseconds of loopback at full speed.
 const BUFFER_BYTES_DEFAULT: usize = 4 << 20;
 
+/// More cannot have come between two binds; a flood shall not keep us.
+const DISCARDED_MAX: usize = 10_000;
+
 /// How to bind a UDP socket.
 #[derive(Debug)]
 pub struct UdpOptions {
     origin: Origin,
+    reuse_port: bool,
+    socket: SocketOptions,
+}
+
+/// What every socket gets, however it came to be.
+#[derive(Clone, Copy, Debug)]
+struct SocketOptions {
     send_buffer_bytes: usize,
     receive_buffer_bytes: usize,
-    reuse_port: bool,
     busy_poll: Duration,
 }
 
@@ -47,24 +56,26 @@ impl UdpOptions {
     fn with(origin: Origin) -> UdpOptions {
         UdpOptions {
             origin,
-            send_buffer_bytes: BUFFER_BYTES_DEFAULT,
-            receive_buffer_bytes: BUFFER_BYTES_DEFAULT,
             reuse_port: false,
-            busy_poll: Duration::ZERO,
+            socket: SocketOptions {
+                send_buffer_bytes: BUFFER_BYTES_DEFAULT,
+                receive_buffer_bytes: BUFFER_BYTES_DEFAULT,
+                busy_poll: Duration::ZERO,
+            },
         }
     }
 
     /// Bytes to ask for as the kernel's send buffer; 4 MiB unless set. The kernel may grant less.
     #[must_use]
     pub fn send_buffer_bytes(mut self, bytes: usize) -> UdpOptions {
-        self.send_buffer_bytes = bytes;
+        self.socket.send_buffer_bytes = bytes;
         self
     }
 
     /// Bytes to ask for as the kernel's receive buffer; 4 MiB unless set. The kernel may grant less.
     #[must_use]
     pub fn receive_buffer_bytes(mut self, bytes: usize) -> UdpOptions {
-        self.receive_buffer_bytes = bytes;
+        self.socket.receive_buffer_bytes = bytes;
         self
     }
 
@@ -83,7 +94,7 @@ impl UdpOptions {
     /// the thread run between two looks.
     #[must_use]
     pub fn busy_poll(mut self, time: Duration) -> UdpOptions {
-        self.busy_poll = time;
+        self.socket.busy_poll = time;
         self
     }
 
@@ -93,6 +104,40 @@ impl UdpOptions {
             Origin::Bind(addr) => bound(addr, self.reuse_port)?,
             Origin::Inherited(socket) => socket,
         };
+        self.socket.prepare(socket)
+    }
+
+    /// Binds `count` sockets to one port, for a shard each; all from the same address and port comes to the same
+    /// of them. An address that others have is refused, unless [`UdpOptions::reuse_port`] says that it may be shared.
+    ///
+    /// # Errors
+    /// The address cannot be bound, the system does not share ports, or the socket is an inherited one and
+    /// `count` is not 1.
+    pub fn bind_shared(self, count: usize) -> io::Result<Vec<BoundUdp>> {
+        let addr = match self.origin {
+            _ if count == 1 => return Ok(vec![self.bind()?]),
+            Origin::Bind(addr) => addr,
+            Origin::Inherited(_) => {
+                let why = "an inherited socket cannot be divided: bring one for each shard";
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+            }
+        };
+        let first = bound(addr, self.reuse_port)?;
+        // Only now, so that it was refused what somebody else has.
+        share_port(&SockRef::from(&first))?;
+        let addr = first.local_addr()?;
+        let mut sockets = vec![first];
+        while sockets.len() < count {
+            sockets.push(bound(addr, true)?);
+        }
+        // What came before all were there may be on another socket than what follows it.
+        sockets.iter().try_for_each(discard)?;
+        sockets.into_iter().map(|socket| self.socket.prepare(socket)).collect()
+    }
+}
+
+impl SocketOptions {
+    fn prepare(self, socket: UdpSocket) -> io::Result<BoundUdp> {
         socket.set_nonblocking(true)?;
         let addr = socket.local_addr()?;
         let options = SockRef::from(&socket);
@@ -158,6 +203,17 @@ fn share_port(socket: &Socket) -> io::Result<()> {
 #[cfg(not(unix))]
 fn share_port(_socket: &Socket) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Loses what has arrived.
+fn discard(socket: &UdpSocket) -> io::Result<()> {
+    socket.set_nonblocking(true)?;
+    for _ in 0..DISCARDED_MAX {
+        if socket.recv(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Linux keeps twice the bytes, for its own bookkeeping, and says so.

@@ -71,6 +71,7 @@ impl<T> Router<T> {
             return;
         }
         let number = self.hasher.hash_one((peer, self.counters.connections_opened)) as u32;
+        let number = self.shard.own_number(number);
         peer_state.version_asked = Some(CallNumber(number));
         let mut datagram = Vec::new();
         encode_version_request(number, &mut datagram);

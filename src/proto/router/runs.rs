@@ -39,6 +39,14 @@ pub enum Step {
     },
     /// Make this connection, insert it, and ask for the next step: the datagram is still there.
     Open(Box<Opening>),
+    /// Hand these datagrams to another shard, which cuts them as if they had come to it. Never of an endpoint
+    /// that is not divided.
+    Stray {
+        /// The shard that owns them.
+        shard: usize,
+        /// Their place in the batch.
+        at: Range<usize>,
+    },
 }
 
 /// What is offered to the client of a first DATA packet.
@@ -64,7 +72,10 @@ impl<T> Router<T> {
         self.counters.receives += 1;
         self.counters.datagrams_received += datagrams as u64;
         self.counters.bytes_received += len as u64;
-        if let Some(peer) = self.peers.find(from) {
+        if self.is_sharded() {
+            // What is another shard's is credited there.
+            self.is_uncredited = true;
+        } else if let Some(peer) = self.peers.find(from) {
             self.peers.get_mut(peer).peer.received(now, datagrams, len);
         }
     }
@@ -84,13 +95,22 @@ impl<T> Router<T> {
             *at = 1;
             self.ignore(DropReason::TooShort);
         }
+        if std::mem::take(&mut self.is_uncredited) {
+            self.credit_own(now, from, data, stride);
+        }
         while *at < data.len() {
             let start = *at;
+            if self.is_sharded()
+                && let Some((shard, end)) = self.strays(data, stride, start)
+            {
+                *at = end;
+                return Some(Step::Stray { shard, at: start..end });
+            }
             let end = (start + stride).min(data.len());
             let datagram = &data[start..end];
             match self.place(now, from, datagram, out) {
                 Place::Open(opening) => {
-                    self.begin_peer(now, from, data.len() - start, stride);
+                    self.begin_peer(now, from, &data[start..], stride);
                     return Some(Step::Open(opening));
                 }
                 Place::Nowhere => *at = end,
@@ -266,12 +286,13 @@ impl<T> Router<T> {
         Place::Open(Box::new(opening))
     }
 
-    /// The memory of a peer begins with `len` bytes, the rest of a batch: what it may be answered with
+    /// The memory of a peer begins with the rest of a batch: what it may be answered with
     /// depends on them. One that is known had them counted at the batch's beginning.
-    fn begin_peer(&mut self, now: Instant, from: SocketAddr, len: usize, stride: usize) {
+    fn begin_peer(&mut self, now: Instant, from: SocketAddr, rest: &[u8], stride: usize) {
         if self.peers.find(from).is_none() {
+            let (datagrams, bytes) = self.own_part(rest, stride);
             let peer = self.peers.enter(now, from);
-            self.peers.get_mut(peer).peer.received(now, len.div_ceil(stride), len);
+            self.peers.get_mut(peer).peer.received(now, datagrams, bytes);
         }
         self.peers.arm_sweep(now, self.config.peer_linger, self.config.nat_ping);
     }
@@ -339,7 +360,7 @@ fn is_call_packet(header: &Header) -> bool {
 }
 
 /// The rules that need no state (rx-wire.md 3).
-fn check(header: &Header, datagram: &[u8]) -> Result<(), DropReason> {
+pub(super) fn check(header: &Header, datagram: &[u8]) -> Result<(), DropReason> {
     let payload = datagram.len() - HEADER_LEN;
     let from_client = header.is_from_client();
     let needs_call = match header.packet_type {
