@@ -95,13 +95,10 @@ impl<T> Router<T> {
             *at = 1;
             self.ignore(DropReason::TooShort);
         }
-        if std::mem::take(&mut self.is_uncredited) {
-            self.credit_own(now, from, data, stride);
-        }
         while *at < data.len() {
             let start = *at;
             if self.is_sharded()
-                && let Some((shard, end)) = self.strays(data, stride, start)
+                && let Some((shard, end)) = self.strays(now, from, data, stride, start)
             {
                 *at = end;
                 return Some(Step::Stray { shard, at: start..end });

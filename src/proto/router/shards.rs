@@ -89,13 +89,7 @@ impl<T> Router<T> {
     }
 
     /// Counts bytes of its peer where they are ours: what it may be answered depends on them.
-    pub(super) fn credit_own(
-        &mut self,
-        now: Instant,
-        from: SocketAddr,
-        data: &[u8],
-        stride: usize,
-    ) {
+    fn credit_own(&mut self, now: Instant, from: SocketAddr, data: &[u8], stride: usize) {
         let Some(peer) = self.peers.find(from) else { return };
         let (datagrams, bytes) = self.own_part(data, stride);
         if datagrams > 0 {
@@ -112,6 +106,7 @@ impl<T> Router<T> {
         own.fold((0, 0), |(count, bytes), datagram| (count + 1, bytes + datagram.len()))
     }
 
+    #[inline]
     pub(super) fn is_sharded(&self) -> bool {
         !self.shard.is_alone()
     }
@@ -122,13 +117,18 @@ impl<T> Router<T> {
     }
 
     /// Where another shard's datagrams end, and which shard that is, if the one at `start` is such a one: as
-    /// many as follow for the same shard, of whatever connections.
+    /// many as follow for the same shard, of whatever connections. To be asked first of a batch's beginning.
     pub(super) fn strays(
-        &self,
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
         data: &[u8],
         stride: usize,
         start: usize,
     ) -> Option<(usize, usize)> {
+        if std::mem::take(&mut self.is_uncredited) {
+            self.credit_own(now, from, data, stride);
+        }
         let datagram = |at: usize| &data[at..(at + stride).min(data.len())];
         let shard = self.owner(datagram(start))?;
         let mut end = start;
