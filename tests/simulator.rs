@@ -46,6 +46,19 @@ fn every_seed_keeps_the_rules_and_repeats() {
     run(from, number("RXRPC_SIM_SEEDS").unwrap_or(2000), both);
 }
 
+/// In these, a call is delivered, or begins to answer, in the instant in which there is room again for what comes:
+/// its service has said what it has read before its channel hears of the room, so that a window is told in one ACK
+/// or in two, and before or behind what another channel sends.
+#[test]
+fn room_that_comes_with_a_call_is_told_in_the_same_order_in_both_wirings() {
+    for seed in seeds(0..3) {
+        let seed = [5910, 12970, 21300].get(seed as usize).copied().unwrap_or(seed);
+        if let Err(report) = check(seed, true) {
+            panic!("{report}");
+        }
+    }
+}
+
 /// The seed of RXRPC_SIM_SEED, with all that happens.
 #[test]
 fn one_seed() {

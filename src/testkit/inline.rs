@@ -1,6 +1,8 @@
 //! An endpoint made of the same core as the actors', wired by plain calls: packets, commands and `now` go
 //! in, datagrams and notices come out. No clock, no socket, no task.
 
+mod turns;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -29,6 +31,8 @@ use crate::proto::{
 use crate::security::{ClientClass, ConnectionIds, Entropy, EntropySource, VerificationFuture};
 use crate::testkit::Watch;
 use crate::wire::{AbortCode, CallNumber, ChannelIndex, Serial, ServiceId};
+use turns::Turns;
+pub(in crate::testkit) use turns::{Connecting, User};
 
 /// Names a call of this endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -127,6 +131,8 @@ pub struct InlineEndpoint {
     wall_clock: SystemTime,
     entropy: Entropy,
     answering: Option<Answering>,
+    /// If its parts have their turns.
+    turn_by_turn: Option<Box<Turns>>,
 }
 
 impl InlineEndpoint {
@@ -154,6 +160,7 @@ impl InlineEndpoint {
             wall_clock: SystemTime::UNIX_EPOCH,
             entropy: [7; 32],
             answering: None,
+            turn_by_turn: None,
         }
     }
 
@@ -606,6 +613,9 @@ impl InlineEndpoint {
         let watches = ChannelIndex::ALL
             .map(|index| Watch::new(is_client, ids.epoch, ids.cid.with_channel(index)));
         self.trees.insert(route, Tree { connection, channels, ids, serials, setup, watches });
+        if self.turn_by_turn.is_some() {
+            return self.enter_line(route);
+        }
         self.router.set_deadline(Waker::Connection(route), deadline);
     }
 

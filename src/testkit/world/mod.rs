@@ -4,6 +4,7 @@ mod agenda;
 mod book;
 mod clock;
 mod core;
+mod core_caller;
 mod core_checks;
 mod core_link;
 mod core_stream;
