@@ -493,7 +493,8 @@ impl SendWindow {
         for index in 0..described {
             let sent = &mut self.packets[index];
             if ack.is_acked(index) {
-                if !sent.is_acked {
+                // What only an older ACK has, a newer one has taken back: that the peer has dropped it since.
+                if newest && !sent.is_acked {
                     sent.is_acked = true;
                     progress.newly_acked += 1;
                     note_arrived(sent, ack.serial, progress);
@@ -506,7 +507,10 @@ impl SendWindow {
                     }
                     self.rack.note_order(sent);
                     sent.is_missing = false;
-                } else if ack.reason == AckReason::Duplicate && sent.serial == ack.serial {
+                } else if sent.is_acked
+                    && ack.reason == AckReason::Duplicate
+                    && sent.serial == ack.serial
+                {
                     // The peer had it already when it came again.
                     progress.spurious += u32::from(std::mem::take(&mut sent.was_lost));
                 }
@@ -673,6 +677,21 @@ mod tests {
         assert!(!newest && progress == Progress::default() && !window.has_unacked());
         window.acknowledge(&ack(4, 0, &[1, 0, 1]), Serial(11)).unwrap();
         assert_eq!(window.in_flight(), 1);
+    }
+
+    #[test]
+    fn what_a_newer_ack_took_back_no_older_one_acknowledges() {
+        // rx-flow.md 3 step 4: the peer dropped 5 and 6 again; its older ACKs come late, or twice.
+        let mut window = window(6);
+        window.acknowledge(&ack(4, 6, &[0, 1, 1]), Serial(10)).unwrap();
+        window.acknowledge(&ack(4, 6, &[1, 0, 0]), Serial(12)).unwrap();
+        for serial in [10, 11] {
+            let late = window.acknowledge(&ack(4, 6, &[0, 1, 1]), Serial(serial)).unwrap();
+            assert_eq!(late, (false, Progress::default()));
+            assert!(window.in_flight() == 2 && !window.is_finished(true));
+        }
+        window.acknowledge(&ack(4, 6, &[1, 1, 1]), Serial(13)).unwrap();
+        assert!(window.is_finished(true));
     }
 
     #[test]

@@ -388,7 +388,7 @@ mod tests {
         let spurious = |first: u32, serial: u32, duplicate: bool, window: &mut SendWindow| {
             let reason = if duplicate { AckReason::Duplicate } else { AckReason::Idle };
             let ack = Ack { reason, ..ack(first, serial, &[1]) };
-            let progress = window.acknowledge(&ack, Serial(serial)).unwrap().1;
+            let progress = window.acknowledge(&ack, Serial(serial.max(2))).unwrap().1;
             (progress.spurious, progress.delivered.map(|it| it.0))
         };
         // An ACK provoked by an earlier transmission: the first one was only late.
