@@ -42,6 +42,7 @@ fn builder(end: &End) -> EndpointBuilder {
             side.server_idle = Duration::from_secs(3600);
             side.unserved_idle = Duration::from_secs(3600);
             side.call.jumbo_receive_packets = jumbo;
+            side.call.jumbo_send_packets = jumbo;
             if window > 0 {
                 side.call.receive_window_max_packets = window;
                 side.call.send_window_max_packets = window;
