@@ -233,9 +233,9 @@ fn a_path_that_says_too_big_costs_no_timer() {
     assert_eq!(world.datagram_max(), 1252);
     let counters = world.ends[0].counters();
     assert_eq!(counters.resent_by_timer, 0);
-    assert_eq!((world.too_big, counters.resent), (4, 4), "the first burst, once");
+    assert_eq!((world.too_big, counters.resent), (10, 10), "the first burst, once");
     world.call(200_000);
-    assert_eq!(world.too_big, 4, "the next call knows");
+    assert_eq!(world.too_big, 10, "the next call knows");
 }
 
 #[test]

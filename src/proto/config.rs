@@ -47,7 +47,8 @@ pub struct CallConfig {
     pub send_window_max_packets: u32,
     /// Send window until the peer's first ACK: 1..=`send_window_max_packets`.
     pub send_window_initial_packets: u32,
-    /// Congestion window of a first call to a peer, in packets: 1..=255.
+    /// Congestion window of a first call to a peer, in packets: 1..=255. Ten unless set, as TCP and QUIC have it
+    /// (RFC 6928).
     pub congestion_window_initial_packets: u32,
     /// How the congestion window follows losses and delays.
     pub congestion_control: CongestionControl,
@@ -106,7 +107,7 @@ impl Default for CallConfig {
             receive_window_max_packets: 1024,
             send_window_max_packets: 4096,
             send_window_initial_packets: 16,
-            congestion_window_initial_packets: 4,
+            congestion_window_initial_packets: 10,
             congestion_control: CongestionControl::default(),
             receive_buffer_max_bytes: 8 << 20,
             jumbo_receive_packets: 1,

@@ -191,7 +191,9 @@ fn s_095_a_window_that_shrinks_below_what_is_out_is_probed() {
 
 #[test]
 fn s_096_ackall_frees_what_was_sent() {
-    let mut t = server_with("S-96", |_| {});
+    let mut t = server_with("S-96", |config| {
+        config.server.call.congestion_window_initial_packets = 4;
+    });
     t.app(App::Reply(6)).send("D n1 q1 [CL]");
     t.expect(&["D n1 q1 [M]", "D n1 q2 [M]", "D n1 q3 [M]", "D n1 q4 [R]"]);
     t.send("ACKALL n1").expect(&["D n1 q5 [M]", "D n1 q6 [L]"]);

@@ -32,7 +32,9 @@ fn a_draining_connection_ends_its_calls_and_refuses_new_ones() {
 /// T is a server whose call 1 has sent and been acknowledged 28 packets, the last at this moment, so that
 /// its congestion window is 32.
 fn grown(id: &'static str) -> Scenario {
-    let mut t = server(id);
+    let mut t = server_with(id, |config| {
+        config.server.call.congestion_window_initial_packets = 4;
+    });
     t.app(App::Manual);
     t.send("D n1 q1 [CL]");
     for (packets, end) in [(4, 5), (8, 13), (16, 29)] {

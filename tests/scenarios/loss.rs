@@ -4,7 +4,7 @@ use rxrpc::proto::CallFailure;
 use rxrpc::wire::DATA_PAYLOAD_MAX;
 
 use crate::support::relay::{Relay, Weather};
-use crate::support::{App, client, client_with, ms, secs, server};
+use crate::support::{App, client, client_with, ms, secs, server, server_with};
 
 #[test]
 fn s_122_a_request_that_comes_backwards_is_put_in_order() {
@@ -128,7 +128,9 @@ fn s_128_a_first_packet_that_is_lost_goes_again_until_the_call_dies() {
 
 #[test]
 fn s_129_a_sender_without_acks_sends_one_packet_at_a_time_and_goes_on_when_they_return() {
-    let mut t = server("S-129");
+    let mut t = server_with("S-129", |config| {
+        config.server.call.congestion_window_initial_packets = 4;
+    });
     t.app(App::Reply(20));
     t.send("D n1 q1 [CL]");
     t.expect(&["D n1 q1 [M]", "D n1 q2 [M]", "D n1 q3 [M]", "D n1 q4 [R]"]);

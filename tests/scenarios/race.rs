@@ -194,7 +194,7 @@ fn rc_10_a_reply_that_is_written_but_not_sent_does_not_keep_the_channel_busy() {
         let mut t = server_with("RC-10", |config| config.server.call.takeover = false);
         t.app(App::Reply(20));
         t.send("D n1 q1 [CL] \"1\"");
-        assert_eq!(t.take_left().len(), 4);
+        assert_eq!(t.take_left().len(), 10);
         t.expect_state(Some(CallState::ServerReply)).app(App::Echo);
         t.deliver(way, &["D n2 q1 [CL] \"2\""]).expect(&["BUSY n2"]).expect_state(None);
         t.expect_failure(1, Some(CallFailure::Overtaken));

@@ -449,7 +449,7 @@ mod tests {
         assert_eq!(at(349 * MS), (64, 32));
         assert_eq!(at(350 * MS), (32, 32));
         assert_eq!(at(700 * MS), (16, 32));
-        assert_eq!(at(10_000 * MS), (4, 32));
-        assert_eq!(at(10_001 * MS), (4, 255));
+        assert_eq!(at(10_000 * MS), (10, 32));
+        assert_eq!(at(10_001 * MS), (10, 255));
     }
 }
