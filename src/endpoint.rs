@@ -14,7 +14,7 @@ use futures::future::join_all;
 
 use crate::actors::LocalEndpoint;
 use crate::actors::lifetime::Held;
-use crate::actors::messages::{Inspect, OfferService, Shutdown};
+use crate::actors::messages::{Inspect, Shutdown};
 use crate::actors::snapshot::Snapshot;
 use crate::client::{ConnectOptions, Connection};
 use crate::error::{CloseReason, ConnectError, ShutdownReport, StartError};
@@ -103,10 +103,7 @@ impl Endpoint {
     ) {
         let service_id = service.into();
         let service: Arc<dyn Service> = Arc::new(answer);
-        for shard in self.inner.shards.all() {
-            let (service, options) = (service.clone(), options.clone());
-            shard.do_send(OfferService { service_id, service, options });
-        }
+        self.inner.shards.offer(service_id, &service, &options);
     }
 
     /// The tree as it is now, that of all shards together; `None` if the endpoint is closed.
@@ -282,8 +279,8 @@ impl EndpointBuilder {
     /// of a bundle too ([`ConnectOptions::connections_max`]); what comes to another shard than its connection's is
     /// handed over. Services are shared by all shards: they run on the thread of their caller's connection.
     ///
-    /// - Limits of [`EndpointConfig`] for all connections, bytes or answers are divided; those for one peer, and
-    ///   [`ServiceOptions::running_calls_max`], are each shard's own (docs/limits.md).
+    /// - Limits of [`EndpointConfig`] for all connections, bytes or answers are divided; those for one peer are each
+    ///   shard's own (docs/limits.md). [`ServiceOptions::running_calls_max`] holds for all shards together.
     /// - What is known of a peer, and what DEBUG shows, is each shard's own.
     /// - With [`EndpointConfig::strict_address`] off, a client's connection belongs to the shard that epoch and
     ///   connection id name, and most of its packets are handed over.

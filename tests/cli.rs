@@ -281,7 +281,7 @@ fn rxkad_proves_its_client_at_every_level() {
 
 #[test]
 fn wrong_command_lines_say_what_is_wrong_on_one_line() {
-    let wrong: [(&str, &[&str], &str); 30] = [
+    let wrong: [(&str, &[&str], &str); 32] = [
         (RX, &["frobnicate"], "frobnicate"),
         (RX, &["call"], "<HOST:PORT>"),
         (RX, &["call", "127.0.0.1:1", "--frob"], "--frob"),
@@ -310,6 +310,8 @@ fn wrong_command_lines_say_what_is_wrong_on_one_line() {
         (RX, &["perf", "127.0.0.1:1", "rpc", "--piece", "5"], "no --piece or --micros"),
         (RX, &["perf", "127.0.0.1:1", "recv", "--micros", "5"], "no --piece or --micros"),
         (ECHO_SERVER, &["--jumbo", "7"], "1..=6"),
+        (ECHO_SERVER, &["--shards", "65"], "1..=64"),
+        (RX, &["perf", "127.0.0.1:1", "rpc", "--shards", "0"], "1..=64"),
         (ECHO_SERVER, &["--window", "70000"], "65535"),
         (ECHO_SERVER, &["--request-max", "lots"], "k, M or G"),
     ];
@@ -391,6 +393,23 @@ fn with_json_a_wrong_command_line_is_a_line_of_json_too() {
     for arguments in [&["--help"][..], &["perf", "--json", "--help"]] {
         let ran = rx(arguments);
         assert!(ran.code == Some(0) && ran.out.contains("Usage:") && !ran.out.contains("\"ok\""));
+    }
+}
+
+#[test]
+fn both_ends_may_have_several_threads_with_faults_too() {
+    for faults in [&[][..], &["--loss", "2%", "--seed", "7"]] {
+        let server = Server::start(&[&["--shards", "2", "--json"], faults].concat());
+        let perf = ["perf", &server.address, "echo", "--bytes", "200k", "--shards", "3", "--json"];
+        let load = ["--parallel", "12", "--count", "60"];
+        let ran = rx(&[&perf, &load[..], faults].concat());
+        let json = ran.json();
+        assert_eq!((ran.code, &json["calls"], &json["failed"]), (Some(0), &60.into(), &0.into()));
+        assert!(json["strays"].as_u64() > Some(0), "{json}");
+        let (code, out, err) = server.stop("-TERM");
+        let totals: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!((code, &totals["calls"]), (Some(0), &60.into()), "{out}{err}");
+        assert_eq!(totals["strays"], 0, "a client's packets come to one socket: {out}");
     }
 }
 

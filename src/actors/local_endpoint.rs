@@ -21,8 +21,8 @@ use super::marks::Mark;
 use super::messages;
 use super::messages::{
     ChannelReplaced, Close, Connect, Connected, Drain, Draining, Due, Inspect, Join, MoreRoom,
-    OfferService, Output, Packets, RunningCall, Secured, ShardEnd, ShardEnds, Shutdown, TurnOver,
-    Unreachable, Wake,
+    OfferService, Output, Packets, RunningCall, Secured, ShardEnd, ShardEnds, Shutdown, TurnFree,
+    TurnOver, Unreachable, Wake,
 };
 use super::snapshot::SnapshotPart;
 use crate::error::{CloseReason, ConnectError, ShutdownReport};
@@ -667,6 +667,9 @@ impl Handler<OfferService> for LocalEndpoint {
             },
         );
         self.router.limit_service(offer.service_id, offer.options.running_calls_max);
+        if let Some(turns) = offer.turns {
+            self.router.share_turns(offer.service_id, turns);
+        }
         self.give_turns(offer.service_id, &context.address());
     }
 }
@@ -677,7 +680,23 @@ impl Handler<TurnOver> for LocalEndpoint {
     fn handle(&mut self, over: TurnOver, context: &mut Context<LocalEndpoint>) {
         self.take_outputs(|| context.address());
         self.router.end_turn(over.service_id);
-        self.give_turns(over.service_id, &context.address());
+        match &mut self.siblings {
+            // We are the last that it comes to.
+            Some(siblings) => siblings.pass_turn(over.service_id, self.shard.count()),
+            None => self.give_turns(over.service_id, &context.address()),
+        }
+    }
+}
+
+impl Handler<TurnFree> for LocalEndpoint {
+    type Result = ();
+
+    fn handle(&mut self, free: TurnFree, context: &mut Context<LocalEndpoint>) {
+        self.take_outputs(|| context.address());
+        self.give_turns(free.service_id, &context.address());
+        if let Some(siblings) = &mut self.siblings {
+            siblings.pass_turn(free.service_id, free.hops);
+        }
     }
 }
 

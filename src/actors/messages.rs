@@ -19,7 +19,7 @@ use crate::proto::connection::ConnectionToChannel;
 use crate::proto::event::{CallTally, Event, Origin};
 use crate::proto::path::PathSize;
 use crate::proto::peer::{PeerHint, PeerReport};
-use crate::proto::router::{ChannelBrief, RouteId, Waker};
+use crate::proto::router::{ChannelBrief, RouteId, SharedTurns, Waker};
 use crate::proto::{CallTag, Datagrams, Holding, NetworkProblem, TurnWord};
 use crate::security::{ClientClass, SecurityBrief, Verified};
 use crate::server::{Service, ServiceOptions};
@@ -102,6 +102,17 @@ impl Drop for RunningCall {
 pub struct TurnOver {
     /// Whose.
     pub service_id: ServiceId,
+}
+
+/// Shard to shard: a call has ended, of a service whose limit is one for all. It goes round, so that no shard's calls
+/// wait for ever behind those of another.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct TurnFree {
+    /// Whose.
+    pub service_id: ServiceId,
+    /// Shards that it still goes to.
+    pub hops: usize,
 }
 
 /// Endpoint to channel: the path to the peer takes smaller datagrams than was thought.
@@ -369,6 +380,8 @@ pub struct OfferService {
     pub service: std::sync::Arc<dyn Service>,
     /// How.
     pub options: ServiceOptions,
+    /// Its calls on all shards, where there are several.
+    pub turns: Option<SharedTurns>,
 }
 
 /// User to endpoint: tell me when so much time has passed. Users may be where there is no clock.

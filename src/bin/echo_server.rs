@@ -49,6 +49,9 @@ struct Args {
     /// Let also calls of service 1 wait until their client has proved its address
     #[arg(long)]
     reach_check: bool,
+    /// Threads, with a socket each at the one port: clients are spread over them by their addresses
+    #[arg(long, value_name = "THREADS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    shards: u32,
     #[command(flatten)]
     chaos: ChaosArgs,
     #[command(flatten)]
@@ -147,7 +150,7 @@ async fn start(args: &Args) -> Result<Endpoint, Stop> {
     // Its replies can be larger than its requests: the check is always on.
     let measured = ServiceOptions { security_classes, ..ServiceOptions::default() };
     args.chaos
-        .bind(Endpoint::builder(), at)?
+        .bind(Endpoint::builder(), at, args.shards)?
         .configure(|config| {
             config.debug_responder = args.debug;
             args::set_jumbo(&mut config.server.call, args.jumbo);
@@ -182,6 +185,7 @@ struct Totals {
     datagrams_sent: u64,
     bytes_received: u64,
     bytes_sent: u64,
+    strays: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
@@ -205,6 +209,7 @@ impl Totals {
             datagrams_sent: counters.datagrams_sent,
             bytes_received: counters.bytes_received,
             bytes_sent: counters.bytes_sent,
+            strays: counters.strays,
             ..Totals::default()
         }
     }

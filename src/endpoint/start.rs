@@ -8,7 +8,7 @@ use actix::{Actor, Addr, Context};
 use futures::channel::oneshot;
 use futures::future::{BoxFuture, FutureExt, Shared, join_all};
 
-use super::shards::Shards;
+use super::shards::{AllTurns, Shards};
 use crate::actors::LocalEndpoint;
 use crate::actors::local_endpoint::siblings::Siblings;
 use crate::actors::local_endpoint::{LocalEndpointParts, random_identity};
@@ -58,6 +58,7 @@ pub(super) async fn start(plan: Plan, parts: Vec<ShardParts>) -> Result<Started,
     let identity = plan.identity.unwrap_or_else(random_identity);
     let shard_at = |index| Shard::new(index, count).unwrap_or(Shard::ALONE);
 
+    let turns = AllTurns::default();
     let mut starts = Vec::with_capacity(count);
     let mut closed = Vec::with_capacity(count);
     for (index, parts) in parts.into_iter().enumerate() {
@@ -72,7 +73,11 @@ pub(super) async fn start(plan: Plan, parts: Vec<ShardParts>) -> Result<Started,
         let is_closed: Closed = is_closed.boxed().shared();
         let (config, shard) = (config.clone(), shard_at(index));
         let ShardParts { source, subscribers } = parts;
-        let services = plan.services.clone();
+        let offers = plan.services.iter().cloned().map(|(service_id, service, options)| {
+            let turns = turns.of(service_id, count);
+            OfferService { service_id, service, options, turns }
+        });
+        let offers: Vec<_> = offers.collect();
         let run = move || {
             let network = source()?;
             let local_addr = network.local_addr();
@@ -87,9 +92,8 @@ pub(super) async fn start(plan: Plan, parts: Vec<ShardParts>) -> Result<Started,
                 shard,
             });
             let address = LocalEndpoint::create(|_: &mut Context<LocalEndpoint>| actor);
-            for (service_id, service, options) in services {
-                address.do_send(OfferService { service_id, service, options });
-            }
+            // Before it receives anything.
+            offers.into_iter().for_each(|offer| address.do_send(offer));
             Ok((address, local_addr))
         };
         let (started, start) = oneshot::channel();
@@ -112,13 +116,14 @@ pub(super) async fn start(plan: Plan, parts: Vec<ShardParts>) -> Result<Started,
             return Err(error);
         }
     };
+    let shards = Shards::new(addresses, turns);
     if count > 1 {
-        for (index, address) in addresses.iter().enumerate() {
-            let siblings = Siblings::new(shard_at(index), &addresses, strays_max_bytes);
+        for (index, address) in shards.all().iter().enumerate() {
+            let siblings = Siblings::new(shard_at(index), shards.all(), strays_max_bytes);
             address.do_send(Join(Box::new(siblings)));
         }
     }
-    Ok(Started { shards: Shards::new(addresses), local_addr, closed })
+    Ok(Started { shards, local_addr, closed })
 }
 
 /// Waits for all; if one fails, the others are told to end.

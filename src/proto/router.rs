@@ -27,7 +27,7 @@ pub use peers::PeerSummary;
 pub use runs::Step;
 pub use shards::Shard;
 pub use table::{ChannelBrief, RouteId};
-pub use turns::Turn;
+pub use turns::{SharedTurns, Turn};
 
 use super::config::EndpointConfig;
 use super::connection::Handshake;

@@ -1,5 +1,6 @@
 //! Endpoints of several shards: over UDP, where the kernel spreads, and in memory, where the test does.
 
+mod datagrams;
 mod split;
 mod strays;
 mod udp;

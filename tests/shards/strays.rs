@@ -6,7 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use futures::future::join_all;
 use rxrpc::net::{Incoming, MemoryHub, NetworkSource};
 use rxrpc::proto::DropReason;
-use rxrpc::{CallFailure, ConnectOptions, Connection, Endpoint, EndpointBuilder, NetworkProblem};
+use rxrpc::{
+    CallFailure, ConnectOptions, Connection, Endpoint, EndpointBuilder, NetworkProblem,
+    ServiceOptions,
+};
 use tokio::time::{Instant, sleep};
 
 use super::split::Split;
@@ -308,4 +311,62 @@ async fn a_shard_that_is_full_sends_on_to_the_next() {
     join_all((0..8).map(|_| call(&connection, 1000))).await;
     let spread = spread(&client.inspect().await.unwrap(), 3);
     assert!(spread.iter().all(|count| *count < 2), "{spread:?}");
+}
+
+/// However many shards there are, a service runs so many calls at once, and whoever waits gets a turn.
+#[actix_rt::test]
+async fn calls_at_once_are_counted_over_all_shards() {
+    tokio::time::pause();
+    for (max, calls) in [(1, 24), (2, 24), (5, 60)] {
+        let hub = MemoryHub::new();
+        let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let most_seen = most.clone();
+        let service = move |mut call: IncomingCall| {
+            let (running, most) = (running.clone(), most.clone());
+            async move {
+                most.fetch_max(1 + running.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+                let bytes = call.read_all(1 << 20).await?;
+                sleep(secs(1)).await;
+                running.fetch_sub(1, Ordering::Relaxed);
+                if bytes == "fail" {
+                    return Err(StreamError::TooLarge(4));
+                }
+                call.reply(bytes);
+                Ok::<_, StreamError>(())
+            }
+        };
+        let by_port = |incoming: &Incoming| match incoming {
+            Incoming::Datagrams { from, .. } => usize::from(from.port()),
+            Incoming::PathError { .. } => 0,
+        };
+        let running_calls_max = std::num::NonZeroUsize::new(max);
+        let options = ServiceOptions { running_calls_max, ..ServiceOptions::default() };
+        let server =
+            divided(&hub, 7009, 3, by_port).service_with(1, service.clone(), options.clone());
+        let server = server.start().await.unwrap();
+        let mut clients = Vec::new();
+        for port in 7001..7007 {
+            clients.push(whole(&hub, port).await);
+        }
+        let connections =
+            join_all(clients.iter().map(async |client| client.connect(at(7009), 1).await.unwrap()))
+                .await;
+        let began = Instant::now();
+        let round = async || {
+            let calls = (0..calls).map(|index| connections[index % 6].call("x"));
+            let replies = join_all(calls).await;
+            assert!(replies.iter().all(Result::is_ok), "{replies:?}");
+        };
+        round().await;
+        let took = began.elapsed().as_millis() as usize;
+        assert_eq!(most_seen.load(Ordering::Relaxed), max);
+        // None of the places was idle for long.
+        assert!(took < 1000 * calls.div_ceil(max) + 500, "{max} at once: {took} ms");
+        // Offered anew, those that run still count; and calls that fail give their places back.
+        server.offer_with(1, service, options);
+        let failed = join_all(connections.iter().map(|connection| connection.call("fail"))).await;
+        assert!(failed.iter().all(Result::is_err));
+        round().await;
+        assert_eq!(most_seen.load(Ordering::Relaxed), max);
+    }
 }

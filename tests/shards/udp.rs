@@ -1,10 +1,12 @@
 //! Over UDP on loopback: the kernel decides which socket a datagram comes to.
 
 use std::net::UdpSocket;
+use std::sync::{Arc, Mutex};
 
 use futures::future::join_all;
 use rxrpc::net::UdpOptions;
 use rxrpc::proto::DropReason;
+use rxrpc::proto::event::{Event, Origin, Subscriber};
 use rxrpc::{CloseReason, ConnectOptions, Endpoint, StartError};
 
 use super::*;
@@ -131,4 +133,81 @@ async fn one_socket_cannot_be_divided_and_several_may_be_brought() {
     let client = client(1).await;
     let connection = client.connect(server.local_addr(), 1).await.unwrap();
     assert_eq!(connection.call("brought").await.unwrap(), "brought");
+}
+
+#[tokio::test]
+async fn events_are_told_by_the_shard_they_happen_on() {
+    #[derive(Clone, Default)]
+    struct Seen(Arc<Mutex<Vec<(usize, String)>>>);
+    struct Of(usize, Seen);
+    impl Subscriber for Of {
+        fn on_event(&mut self, _: Origin, event: &Event) {
+            if matches!(event, Event::ConnectionOpened(_)) {
+                let thread = std::thread::current().name().unwrap_or_default().to_owned();
+                self.1.0.lock().unwrap().push((self.0, thread));
+            }
+        }
+    }
+    let seen = Seen::default();
+    let builder = || Endpoint::builder().bind(loopback()).shards(2);
+    let error = builder().subscribe(Of(0, seen.clone())).start().await.map(drop).unwrap_err();
+    assert!(error.to_string().contains("subscribe_each"), "{error}");
+    let each = seen.clone();
+    let builder = builder().subscribe_each(move |shard| Of(shard, each.clone()));
+    let endpoint = builder.start().await.unwrap();
+    for _ in 0..4 {
+        endpoint.connect(endpoint.local_addr(), 1).await.unwrap();
+    }
+    endpoint.shutdown(Duration::ZERO).await;
+    let mut seen = seen.0.lock().unwrap().clone();
+    seen.sort();
+    let on = |shard| (shard, format!("rxrpc-{shard}"));
+    assert_eq!(seen, [on(0), on(0), on(1), on(1)]);
+}
+
+/// Each connection's handshake and seals stay on its shard, and connections are on all of them.
+#[cfg(feature = "rxkad")]
+#[tokio::test]
+async fn sealed_calls_are_spread_over_the_shards_of_both_ends() {
+    use std::time::SystemTime;
+
+    use rxrpc::ServiceOptions;
+    use rxrpc::security::rxkad::keys::{KeyArgument, ServerKeys, TicketForm};
+    use rxrpc::security::rxkad::ticket::Print;
+    use rxrpc::security::rxkad::{Level, Principal, SessionKey};
+    use rxrpc::security::{rxkad_client, rxkad_server};
+
+    let key = "18:1:000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+    let key: KeyArgument = key.parse().unwrap();
+    let [name, instance, cell] = ["alice", "", "EXAMPLE.ORG"].map(str::to_owned);
+    let session = SessionKey::new([0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef]);
+    let alice = Principal { name, instance, cell };
+    let print = Print::from_now(&alice, &session, SystemTime::now(), secs(3600));
+    let token = key.print_token(TicketForm::Krb5, &print, &[5; 32]).unwrap();
+
+    let security_classes = vec![rxkad_server(ServerKeys::from(key), Level::Crypt)];
+    let options = ServiceOptions { security_classes, ..ServiceOptions::default() };
+    let server = Endpoint::builder().bind(loopback()).shards(2).service_with(4, echo, options);
+    let server = server.start().await.unwrap();
+    let mut clients = Vec::new();
+    for _ in 0..12 {
+        clients.push(client(2).await);
+    }
+    let security = rxkad_client(token, Level::Crypt);
+    let options = ConnectOptions { security, connections_max: 2, ..ConnectOptions::default() };
+    let connections = join_all(clients.iter().map(async |client| {
+        let options = options.clone();
+        let connection = client.connect_with(server.local_addr(), 4, options).await.unwrap();
+        let request = pattern(100_000);
+        let calls = join_all((0..8).map(|_| connection.call(request.clone()))).await;
+        assert!(calls.into_iter().all(|reply| reply.unwrap() == request));
+        assert_eq!(spread(&client.inspect().await.unwrap(), 2), [1, 1]);
+        connection
+    }))
+    .await;
+    let snapshot = server.inspect().await.unwrap();
+    assert_eq!((snapshot.connections.len(), snapshot.counters.server_calls), (24, 96));
+    assert!(spread(&snapshot, 2).iter().all(|count| *count > 0), "{:?}", spread(&snapshot, 2));
+    assert!(snapshot.connections.iter().all(|connection| connection.is_secured));
+    drop(connections);
 }

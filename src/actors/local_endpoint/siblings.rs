@@ -10,10 +10,11 @@ use actix::Addr;
 use bytes::Bytes;
 
 use super::LocalEndpoint;
-use crate::actors::messages::{ShardEnd, ShardEnds, Shutdown, Strays, StraysTaken};
+use crate::actors::messages::{ShardEnd, ShardEnds, Shutdown, Strays, StraysTaken, TurnFree};
 use crate::error::CloseReason;
 use crate::net::Incoming;
 use crate::proto::router::Shard;
+use crate::wire::ServiceId;
 
 /// What an entry of a message costs beside its bytes.
 const ENTRY_BYTES: usize = 128;
@@ -114,6 +115,17 @@ impl Siblings {
         let by = self.shard.index();
         if let Some(sibling) = self.all.get(from).and_then(Option::as_ref) {
             sibling.address.do_send(StraysTaken { by, bytes });
+        }
+    }
+
+    /// Tells the next shard that a call of a service has ended, if it has still so far to go. Back with us it has
+    /// been everywhere.
+    pub fn pass_turn(&mut self, service_id: ServiceId, hops: usize) {
+        let Some(hops) = hops.checked_sub(1) else { return };
+        let next = (self.shard.index() + 1) % self.shard.count();
+        let free = TurnFree { service_id, hops };
+        if let Some(sibling) = self.all.get(next).and_then(Option::as_ref) {
+            sibling.address.do_send(free);
         }
     }
 

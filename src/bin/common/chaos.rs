@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use rxrpc::EndpointBuilder;
-use rxrpc::net::{FaultControl, Faults, FaultyNetwork, UdpOptions, network_source};
+use rxrpc::net::{BoundUdp, FaultControl, Faults, FaultyNetwork, UdpOptions, network_source};
 
 use super::args::Stop;
 
@@ -35,19 +35,27 @@ pub struct ChaosArgs {
 }
 
 impl ChaosArgs {
-    /// The endpoint's socket at `at`, with its faults.
-    pub fn bind(&self, builder: EndpointBuilder, at: SocketAddr) -> Result<EndpointBuilder, Stop> {
+    /// The endpoint's socket at `at`, or one for each of its shards, with its faults.
+    pub fn bind(
+        &self,
+        builder: EndpointBuilder,
+        at: SocketAddr,
+        shards: u32,
+    ) -> Result<EndpointBuilder, Stop> {
+        let shards = shards as usize;
         let faults = self.faults();
         if faults.are_none() {
-            return Ok(builder.bind(at));
+            return Ok(builder.bind(at).shards(shards));
         }
-        let bound = UdpOptions::bind_to(at).bind();
-        let bound = bound.map_err(|error| Stop::trouble(format_args!("{at}: {error}")))?;
+        let all = UdpOptions::bind_to(at).bind_shared(shards);
+        let all = all.map_err(|error| Stop::trouble(format_args!("{at}: {error}")))?;
         let control = FaultControl::new();
         control.set(faults);
-        let seed = self.seed;
-        let source = move || Ok(FaultyNetwork::new(bound.open()?, seed, control));
-        Ok(builder.network(network_source(source)))
+        let faulty = |(shard, bound): (u64, BoundUdp)| {
+            let (seed, control) = (self.seed.wrapping_add(shard), control.clone());
+            network_source(move || Ok(FaultyNetwork::new(bound.open()?, seed, control)))
+        };
+        Ok(builder.networks((0..).zip(all).map(faulty).collect()))
     }
 
     fn faults(&self) -> Faults {

@@ -35,6 +35,9 @@ pub struct LoadArgs {
     /// Packets per datagram, from the server and to it if it takes so many; 1 = no jumbograms
     #[arg(long, value_name = "PACKETS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=6))]
     pub jumbo: u32,
+    /// Threads that the connections are spread over, with a socket each at one port
+    #[arg(long, value_name = "THREADS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub shards: u32,
     #[command(flatten)]
     pub chaos: ChaosArgs,
     /// Begin further calls also after one has failed
@@ -223,6 +226,7 @@ struct Report<'a> {
     max_us: u64,
     busy: u64,
     retransmitted: u64,
+    strays: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
 }
@@ -257,6 +261,7 @@ impl Outcome {
             max_us: self.micros.max(),
             busy: counters.busy_received + counters.busy_sent,
             retransmitted: counters.resent,
+            strays: counters.strays,
             error: self.first_error(),
         };
         let mut out = io::stdout();

@@ -88,7 +88,7 @@ async fn client(peer: SocketAddr, load: &load::LoadArgs) -> Result<Endpoint, Sto
         SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
     };
     load.chaos
-        .bind(Endpoint::builder(), any)?
+        .bind(Endpoint::builder(), any, load.shards)?
         .configure(|config| args::set_jumbo(&mut config.client.call, load.jumbo))
         .start()
         .await

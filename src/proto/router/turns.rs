@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::num::{NonZeroU64, NonZeroUsize};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use foldhash::fast::FixedState;
 
@@ -22,13 +24,52 @@ pub enum Turn {
 
 type Waiter = (RouteId, ChannelIndex, CallTag);
 
+/// How many calls of a service run on all shards of an endpoint together. Its clones are the same count.
+#[derive(Clone, Debug, Default)]
+pub struct SharedTurns(Arc<AtomicUsize>);
+
 /// A service whose calls at once are limited.
 #[derive(Debug)]
 struct Limited {
     running: usize,
+    /// Those of all shards; `None` = there is one.
+    shared: Option<SharedTurns>,
     running_max: usize,
     /// In the order in which they asked.
     waiting: BTreeMap<u64, Waiter>,
+}
+
+impl Limited {
+    /// Whether all run that may.
+    fn is_full(&self) -> bool {
+        let running = match &self.shared {
+            None => self.running,
+            Some(SharedTurns(running)) => running.load(Ordering::Relaxed),
+        };
+        running >= self.running_max
+    }
+
+    /// One more runs, if it may.
+    fn begin(&mut self) -> bool {
+        let may = match &self.shared {
+            None => self.running < self.running_max,
+            Some(SharedTurns(running)) => {
+                let one_more = |count| (count < self.running_max).then_some(count + 1);
+                running.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).is_ok()
+            }
+        };
+        self.running += usize::from(may);
+        may
+    }
+
+    fn end(&mut self) {
+        if self.running > 0 {
+            self.running -= 1;
+            if let Some(SharedTurns(running)) = &self.shared {
+                running.fetch_sub(1, Ordering::AcqRel);
+            }
+        }
+    }
 }
 
 /// See the module.
@@ -53,8 +94,17 @@ impl<T> Router<T> {
         if let Some(limited) = self.turns.services.get_mut(&service_id) {
             limited.running_max = running_max;
         } else if running_max != usize::MAX {
-            let limited = Limited { running: 0, running_max, waiting: BTreeMap::new() };
+            let limited =
+                Limited { running: 0, shared: None, running_max, waiting: BTreeMap::new() };
             self.turns.services.insert(service_id, limited);
+        }
+    }
+
+    /// The limit of a service holds for all shards together, from before its first call on. When a call has
+    /// ended, all of them have to ask [`Router::next_turn`].
+    pub fn share_turns(&mut self, service_id: ServiceId, turns: SharedTurns) {
+        if let Some(limited) = self.turns.services.get_mut(&service_id) {
+            limited.shared.get_or_insert(turns);
         }
     }
 
@@ -71,8 +121,8 @@ impl<T> Router<T> {
         let Some(limited) = self.turns.services.get_mut(&service_id) else {
             return Some((tag, Turn::Now));
         };
-        if limited.running < limited.running_max {
-            limited.running += 1;
+        // Those of another shard may have ended, and ours not been asked yet: they come first.
+        if limited.waiting.is_empty() && limited.begin() {
             return Some((tag, Turn::Now));
         }
         if self.config.queued_calls_max.is_some_and(|max| self.turns.waiting >= max) {
@@ -91,7 +141,7 @@ impl<T> Router<T> {
     /// A call of a service that had its turn is over.
     pub fn end_turn(&mut self, service_id: ServiceId) {
         if let Some(limited) = self.turns.services.get_mut(&service_id) {
-            limited.running = limited.running.saturating_sub(1);
+            limited.end();
         }
     }
 
@@ -99,11 +149,10 @@ impl<T> Router<T> {
     /// a limit was raised.
     pub fn next_turn(&mut self, service_id: ServiceId) -> Option<Waiter> {
         let limited = self.turns.services.get_mut(&service_id)?;
-        if limited.running >= limited.running_max {
+        if limited.waiting.is_empty() || !limited.begin() {
             return None;
         }
         let (_, waiter) = limited.waiting.pop_first()?;
-        limited.running += 1;
         self.turns.waiting -= 1;
         let (id, channel, _) = waiter;
         if let Some(route) = self.table.get_mut(id) {
@@ -125,7 +174,7 @@ impl<T> Router<T> {
         let Some(limited) = self.turns.services.get(&service_id) else {
             return ServiceLoad::Unlimited;
         };
-        let is_full = limited.running >= limited.running_max
+        let is_full = limited.is_full()
             && self.config.queued_calls_max.is_some_and(|max| self.turns.waiting >= max);
         if is_full { ServiceLoad::Full(self.config.overload_code) } else { ServiceLoad::Limited }
     }
