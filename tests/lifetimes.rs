@@ -1,10 +1,14 @@
 //! Lifetimes over random schedules: opening, calling, cancelling, dropping, closing, shutting down, and panics
 //! of services, channels, connections, endpoints and receive loops, over a network in memory that may lose
-//! packets, under a paused clock.
+//! packets, under a paused clock. In three of four schedules one endpoint or both are divided into shards.
 //!
 //! After each schedule nothing is alive, each actor started after its parent and stopped before it (but for
 //! a parent that broke: then whoever is above has waited), every user's future has resolved, and no call ran
 //! twice. `RXRPC_SCHEDULES` sets in how many of them something has to break, `RXRPC_SEED` runs one.
+
+#[path = "shards/split.rs"]
+#[allow(dead_code)]
+mod split;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -20,7 +24,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use rxrpc::actors::messages::{Break, BreakAt};
 use rxrpc::net::{
-    FaultControl, Faults, FaultyNetwork, Incoming, MemoryHub, MemoryNetwork, Network, Transmit,
+    FaultControl, Faults, FaultyNetwork, Incoming, MemoryHub, Network, NetworkSource, Transmit,
     network_source,
 };
 use rxrpc::testkit::tree::{self, Moment, What};
@@ -29,6 +33,7 @@ use rxrpc::{
     AbortCode, CallOptions, CloseReason, Connection, Endpoint, IncomingCall, ServiceFault,
     ServiceOptions, StreamError,
 };
+use split::Split;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -140,7 +145,7 @@ async fn serve(mut call: IncomingCall, executions: Executions) -> Result<(), Ser
 
 /// Breaks the receive loop that next asks it, once it is told to.
 struct Brittle {
-    inner: FaultyNetwork<MemoryNetwork>,
+    inner: Box<dyn Network>,
     breaks: Arc<AtomicBool>,
 }
 
@@ -205,10 +210,30 @@ impl World {
         let executions = Executions::default();
         let server_addr = SocketAddr::from(([10, 0, 0, 1], 7000));
         let breaks: [Arc<AtomicBool>; 2] = Default::default();
+        // By themselves, so that a seed's schedule is the same however many shards there are.
+        let mut shards = Random(seed ^ 0x5eed_0f54_a2d5);
         let mut start = async |port: u16, breaks: &Arc<AtomicBool>| {
-            let inner = hub.bind(SocketAddr::from(([10, 0, 0, 1], port))).unwrap();
-            let inner = FaultyNetwork::new(inner, random.next(), control.clone());
-            let network = Brittle { inner, breaks: breaks.clone() };
+            let address = SocketAddr::from(([10, 0, 0, 1], port));
+            let count = [1, 1, 2, 3][shards.below(4) as usize];
+            let mut arrivals = Random(shards.next());
+            // The kernel gives a client's packets to one socket, by its address. A server's it gives to one too; here
+            // they come to any.
+            let choose = move |incoming: &Incoming| match incoming {
+                Incoming::Datagrams { from, data, .. } if data[21] & 1 != 0 => {
+                    usize::from(from.port())
+                }
+                _ => arrivals.below(64) as usize,
+            };
+            let (_, sources) = Split::new(&hub, address, count, choose);
+            let faults = random.next();
+            let brittle = |(shard, source): (u64, NetworkSource)| {
+                let (control, breaks) = (control.clone(), breaks.clone());
+                network_source(move || {
+                    let inner = Box::new(FaultyNetwork::new(source()?, faults ^ shard, control));
+                    Ok(Brittle { inner, breaks })
+                })
+            };
+            let networks = (0..).zip(sources).map(brittle).collect();
             let executions = executions.clone();
             let service = move |call: IncomingCall| serve(call, executions.clone());
             let small = random.chance(50);
@@ -216,7 +241,8 @@ impl World {
                 if small { ServiceOptions::small_replies() } else { ServiceOptions::default() };
             let takeover = random.chance(80);
             Endpoint::builder()
-                .network(network_source(move || Ok(network)))
+                .networks(networks)
+                .own_thread(false)
                 .configure(|config| config.server.call.takeover = takeover)
                 .service_with(1, service, options)
                 .start()
@@ -365,7 +391,8 @@ impl World {
             _ => Some(BreakAt::Channel(place, channel)),
         };
         if let Some(endpoint) = &self.endpoints[which] {
-            endpoint.actor().do_send(Break { at });
+            let shards = endpoint.actors();
+            shards[place % shards.len()].do_send(Break { at });
         }
     }
 

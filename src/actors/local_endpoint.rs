@@ -20,9 +20,9 @@ use super::lifetime::{ArcAddr, ChildGone, Children, Held};
 use super::marks::Mark;
 use super::messages;
 use super::messages::{
-    ChannelReplaced, Close, Connect, Connected, Drain, Draining, Due, Inspect, Join, MoreRoom,
-    OfferService, Output, Packets, RunningCall, Secured, ShardEnd, ShardEnds, Shutdown, TurnFree,
-    TurnOver, Unreachable, Wake,
+    ChannelReplaced, Close, Connect, Connected, Drain, Draining, Due, Inspect, MoreRoom,
+    OfferService, Output, Packets, RunningCall, Secured, ShardEnd, Shutdown, TurnOver, Unreachable,
+    Wake,
 };
 use super::snapshot::SnapshotPart;
 use crate::error::{CloseReason, ConnectError, ShutdownReport};
@@ -630,28 +630,6 @@ impl Handler<Wake> for LocalEndpoint {
     }
 }
 
-impl Handler<Join> for LocalEndpoint {
-    type Result = ();
-
-    fn handle(&mut self, join: Join, context: &mut Context<LocalEndpoint>) {
-        self.siblings = Some(join.0);
-        context.spawn(ReceiveLoop::new(context.address()));
-    }
-}
-
-impl Handler<ShardEnds> for LocalEndpoint {
-    type Result = ();
-
-    fn handle(&mut self, ends: ShardEnds, context: &mut Context<LocalEndpoint>) {
-        self.take_outputs(|| context.address());
-        let reason = self.siblings.as_mut().and_then(|siblings| siblings.note_end(ends));
-        if let Some(reason) = reason {
-            self.end_at_once(reason);
-        }
-        self.end_if_finished(context);
-    }
-}
-
 impl Handler<OfferService> for LocalEndpoint {
     type Result = ();
 
@@ -684,18 +662,6 @@ impl Handler<TurnOver> for LocalEndpoint {
             // We are the last that it comes to.
             Some(siblings) => siblings.pass_turn(over.service_id, self.shard.count()),
             None => self.give_turns(over.service_id, &context.address()),
-        }
-    }
-}
-
-impl Handler<TurnFree> for LocalEndpoint {
-    type Result = ();
-
-    fn handle(&mut self, free: TurnFree, context: &mut Context<LocalEndpoint>) {
-        self.take_outputs(|| context.address());
-        self.give_turns(free.service_id, &context.address());
-        if let Some(siblings) = &mut self.siblings {
-            siblings.pass_turn(free.service_id, free.hops);
         }
     }
 }

@@ -6,11 +6,12 @@
 
 use std::time::Duration;
 
-use actix::Addr;
+use actix::{Addr, AsyncContext, Context, Handler};
 use bytes::Bytes;
 
 use super::LocalEndpoint;
-use crate::actors::messages::{ShardEnd, ShardEnds, Shutdown, Strays, StraysTaken, TurnFree};
+use super::receive::ReceiveLoop;
+use crate::actors::messages::{Join, ShardEnd, ShardEnds, Shutdown, Strays, StraysTaken, TurnFree};
 use crate::error::CloseReason;
 use crate::net::Incoming;
 use crate::proto::router::Shard;
@@ -170,6 +171,40 @@ impl Siblings {
                 sibling.is_finished = true;
                 (!is_finished).then_some(CloseReason::Broken)
             }
+        }
+    }
+}
+
+impl Handler<Join> for LocalEndpoint {
+    type Result = ();
+
+    fn handle(&mut self, join: Join, context: &mut Context<LocalEndpoint>) {
+        self.siblings = Some(join.0);
+        context.spawn(ReceiveLoop::new(context.address()));
+    }
+}
+
+impl Handler<ShardEnds> for LocalEndpoint {
+    type Result = ();
+
+    fn handle(&mut self, ends: ShardEnds, context: &mut Context<LocalEndpoint>) {
+        self.take_outputs(|| context.address());
+        let reason = self.siblings.as_mut().and_then(|siblings| siblings.note_end(ends));
+        if let Some(reason) = reason {
+            self.end_at_once(reason);
+        }
+        self.end_if_finished(context);
+    }
+}
+
+impl Handler<TurnFree> for LocalEndpoint {
+    type Result = ();
+
+    fn handle(&mut self, free: TurnFree, context: &mut Context<LocalEndpoint>) {
+        self.take_outputs(|| context.address());
+        self.give_turns(free.service_id, &context.address());
+        if let Some(siblings) = &mut self.siblings {
+            siblings.pass_turn(free.service_id, free.hops);
         }
     }
 }

@@ -171,7 +171,140 @@ impl<T> Router<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::proto::config::EndpointConfig;
+    use crate::proto::router::{Identity, Offer, RouterOutput, Step};
+    use crate::security::RxNull;
+    use crate::wire::{Epoch, Flags, SecurityIndex, Seq, Serial, ServiceId};
+
+    const EPOCH: Epoch = Epoch(0x8000_0001);
+    const LEN: usize = 40;
+
+    fn peer() -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, 1], 7009))
+    }
+
+    fn router(index: usize, count: usize) -> Router<()> {
+        let identity = Identity { epoch: EPOCH, first_cid: Cid(400), hash_seed: 7 };
+        let config = EndpointConfig { strict_address: false, ..EndpointConfig::default() };
+        let mut router = Router::new(Arc::new(config), identity, Instant::now());
+        router.enter_shard(Shard::new(index, count).unwrap());
+        let classes = vec![Arc::new(RxNull) as _];
+        router.offer(ServiceId(1), Offer { classes, needs_reach: false, upgrades_to: None });
+        router
+    }
+
+    fn data(cid: u32, flags: Flags) -> Vec<u8> {
+        let header = Header {
+            epoch: EPOCH,
+            cid: Cid(cid),
+            call_number: CallNumber(1),
+            seq: Seq(1),
+            serial: Serial(1),
+            packet_type: PacketType::Data,
+            flags,
+            user_status: 0,
+            security_index: SecurityIndex::NULL,
+            cksum: 0,
+            service_id: ServiceId(1),
+        };
+        let mut datagram = header.encode().to_vec();
+        datagram.resize(LEN, 0);
+        datagram
+    }
+
+    /// All steps of a batch, and the router's place in it after each; connections are made on the way.
+    fn steps(router: &mut Router<()>, batch: &[u8]) -> Vec<(String, usize)> {
+        let (now, mut at, mut all) = (Instant::now(), 0, Vec::new());
+        let mut out = RouterOutput::default();
+        router.begin_batch(now, peer(), batch.len(), LEN);
+        while let Some(step) = router.next_step(now, peer(), batch, LEN, &mut at, &mut out) {
+            let what = match step {
+                Step::Run { channel, .. } => format!("run {}", channel.index()),
+                Step::Control { .. } => "control".to_owned(),
+                Step::Stray { shard, at } => format!("{} to {shard}", at.len() / LEN),
+                Step::Open(opening) => {
+                    router.insert_server(now, &opening, ());
+                    "open".to_owned()
+                }
+            };
+            all.push((what, at / LEN));
+        }
+        all
+    }
+
+    #[test]
+    fn a_batch_is_cut_into_what_is_ours_and_what_goes_to_whom() {
+        let mut router = router(1, 3);
+        let now = Instant::now();
+        let ids = router.allocate(ServiceId(1), SecurityIndex::NULL);
+        assert_eq!(ids.cid, Cid(400 + 4 - 400 / 4 % 3 * 4), "the first of ours near 400");
+        router.insert_client(now, ids, peer(), (), &mut RouterOutput::default());
+        let (own, next, last) = (ids.cid.0, ids.cid.0 + 4, ids.cid.0 + 8);
+        let malformed = data(next, Flags::JUMBO_PACKET);
+        let mut batch = Vec::new();
+        for cid in [next, next | 1, next + 12, last, own, own, own | 2, next] {
+            batch.extend(data(cid, Flags::NONE));
+        }
+        batch.extend(malformed);
+        let found = steps(&mut router, &batch);
+        let expected = [("3 to 2", 3), ("1 to 0", 4), ("run 0", 6), ("run 2", 7), ("1 to 2", 8)];
+        assert_eq!(found, expected.map(|(what, at)| (what.to_owned(), at)));
+        let counters = router.counters();
+        assert_eq!((counters.datagrams_received, counters.dropped_total()), (9, 1));
+        assert_eq!(counters.received_by_type[1], 4, "each by its owner, and the malformed one");
+    }
+
+    /// What another shard owns earns its sender nothing here: the limit of amplification holds in sum.
+    #[test]
+    fn bytes_are_credited_once_in_all_shards() {
+        let (now, count) = (Instant::now(), 4);
+        let mut shards: Vec<_> = (0..count).map(|index| router(index, count)).collect();
+        let mut batch = Vec::new();
+        let cids: Vec<u32> = (1..=40).map(|place| place << 2).collect();
+        for cid in &cids {
+            batch.extend(data(*cid, Flags::CLIENT_INITIATED));
+        }
+        // As if it had all come to the first.
+        let mut parts = vec![Vec::new(); count];
+        let (mut at, mut own) = (0, 0);
+        shards[0].begin_batch(now, peer(), batch.len(), LEN);
+        let mut out = RouterOutput::default();
+        while let Some(step) = shards[0].next_step(now, peer(), &batch, LEN, &mut at, &mut out) {
+            match step {
+                Step::Stray { shard, at } => parts[shard].extend_from_slice(&batch[at]),
+                Step::Open(opening) => {
+                    own += 1;
+                    shards[0].insert_server(now, &opening, ());
+                }
+                _ => {}
+            }
+        }
+        for (index, part) in parts.iter().enumerate().skip(1) {
+            shards[index].begin_forwarded();
+            let mut at = 0;
+            let router = &mut shards[index];
+            while let Some(step) = router.next_step(now, peer(), part, LEN, &mut at, &mut out) {
+                match step {
+                    Step::Stray { shard, .. } => panic!("{index} hands on to {shard}"),
+                    Step::Open(opening) => _ = router.insert_server(now, &opening, ()),
+                    _ => {}
+                }
+            }
+        }
+        assert!(own > 0 && own < 40 && parts.iter().skip(1).all(|part| !part.is_empty()));
+        let mut sent = 0;
+        for router in &mut shards {
+            let routes: Vec<_> = router.iter().map(|(route, ())| route).collect();
+            let datagram = data(4, Flags::NONE);
+            while router.admit(now, routes[0], 1, &datagram).is_some() {
+                sent += LEN;
+            }
+        }
+        assert_eq!(sent, 3 * batch.len());
+    }
 
     #[test]
     fn ids_of_shards_never_meet_and_name_their_owner_past_the_last_one_too() {
