@@ -4,6 +4,7 @@
 //! subtracted from each other: start and end of a connection do not count.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -16,6 +17,13 @@ const PER_PACKET_MAX: f64 = 0.25;
 const PER_CALL_MAX: f64 = 20.0;
 /// The same, many at once, where fewer packets come together on a machine that does nothing else.
 const PER_CALL_OF_MANY_MAX: f64 = 21.5;
+/// The same, in turns on many connections that are idle in between.
+const PER_CALL_IN_TURN_MAX: f64 = 25.0;
+/// And the client's datagrams: the next call acknowledges the reply.
+const DATAGRAMS_IN_TURN_MAX: f64 = 1.1;
+/// Connections of that, and how long they are idle: longer than a lone call's final ACK waits.
+const IN_TURN: usize = 64;
+const PAUSE: Duration = Duration::from_millis(20);
 const PACKET_BYTES: usize = 1412;
 const PIECE_BYTES: usize = 64 << 10;
 const ECHO: u16 = 1;
@@ -93,6 +101,55 @@ async fn calls(client: Endpoint, server: SocketAddr, in_flight: usize, each: usi
     let mut carriers: FuturesUnordered<_> =
         (0..in_flight).map(|_| carry(connection.clone())).collect();
     while carriers.next().await.is_some() {}
+}
+
+/// Rounds of a call on each of many connections, four at once. How many datagrams the last rounds needed.
+async fn calls_in_turn(client: Endpoint, server: SocketAddr, rounds: usize) -> f64 {
+    let options = ConnectOptions { connections_max: 1, ..ConnectOptions::default() };
+    let mut connections = Vec::new();
+    for _ in 0..IN_TURN {
+        connections.push(client.connect_with(server, ECHO, options.clone()).await.unwrap());
+    }
+    let request = Bytes::from(vec![7; 64]);
+    let sent = async || client.inspect().await.expect("it runs").counters.datagrams_sent;
+    let (mut before, warm) = (0, 2);
+    for round in 0..rounds {
+        if round == warm {
+            before = sent().await;
+        }
+        let calls = futures::stream::iter(&connections);
+        let calls = calls.map(|connection| connection.call(request.clone()));
+        calls
+            .buffer_unordered(4)
+            .for_each(async |reply| assert_eq!(reply.unwrap().len(), 64))
+            .await;
+        tokio::time::sleep(PAUSE).await;
+    }
+    (sent().await - before) as f64 / (IN_TURN * (rounds - warm)) as f64
+}
+
+#[test]
+fn a_call_on_one_of_many_connections_has_few_allocations_and_no_ack_of_its_own() {
+    let of = |rounds| {
+        let mut datagrams = 0.0;
+        let count =
+            count(async |client, server| datagrams = calls_in_turn(client, server, rounds).await);
+        (count, datagrams)
+    };
+    of(4);
+    let more = 20;
+    let per_call = || {
+        let ((long, datagrams), (short, _)) = (of(4 + more), of(4));
+        ((long - short) / (IN_TURN * more) as f64, datagrams)
+    };
+    // On a machine that is busy with other things some calls come late.
+    let is_good = |(count, datagrams): &(f64, f64)| {
+        *count <= PER_CALL_IN_TURN_MAX && *datagrams <= DATAGRAMS_IN_TURN_MAX
+    };
+    let found = (0..5).map(|_| per_call()).find(is_good).unwrap_or_else(per_call);
+    let (count, datagrams) = found;
+    println!("in turn: {count:.2} allocations per call, {datagrams:.2} datagrams of the client");
+    assert!(is_good(&found), "{count:.2}, {datagrams:.2}");
 }
 
 fn per_packet(transfer: impl AsyncFn(Endpoint, SocketAddr, usize)) -> f64 {

@@ -16,8 +16,9 @@ use super::messages::{
     Due, IdleSince, Inspect, MoreRoom, Output, Packets, PathSized, RunningCall, Turn, Unreachable,
 };
 use super::snapshot::{ChannelSnapshot, SnapshotPart};
+use super::step::StepOutput;
 use crate::client::port::ClientPort;
-use crate::proto::channel::{self, ChannelMemory, ChannelOutput, Command, Notice};
+use crate::proto::channel::{self, ChannelMemory, Command, Notice};
 use crate::proto::connection::ConnectionToChannel;
 use crate::proto::event::{CallTally, Origin};
 use crate::proto::router::{ChannelBrief, RouteId, Waker};
@@ -40,31 +41,10 @@ enum Port {
     Server(ServerPort),
 }
 
-/// Where a step gathers its output: there from the first step on, until the channel rests.
-#[derive(Default)]
-struct Lazy(Option<Box<Step>>);
-
-#[derive(Default)]
-struct Step {
-    out: ChannelOutput,
-    /// Memory that is used again in each step.
-    spare_notices: Vec<(CallTag, Notice)>,
-}
-
-impl Lazy {
-    fn get(&mut self) -> &mut ChannelOutput {
-        &mut self.step().out
-    }
-
-    fn step(&mut self) -> &mut Step {
-        self.0.get_or_insert_default()
-    }
-}
-
 /// See the module.
 pub struct Channel {
     core: channel::Channel,
-    out: Lazy,
+    out: StepOutput,
     route: RouteId,
     index: ChannelIndex,
     origin: Origin,
@@ -113,7 +93,7 @@ impl Channel {
         watch.note(&parts.core);
         Channel {
             core: parts.core,
-            out: Lazy::default(),
+            out: StepOutput::default(),
             route: parts.route,
             index: parts.index,
             origin: parts.origin,
@@ -168,17 +148,11 @@ impl Channel {
         self.lease.set_report(self.core.memory());
         self.watch.note(&self.core);
         self.publish();
+        self.out.conclude();
         if self.draining && self.core.state().is_none() {
             self.lease.parent().do_send(IdleSince { index: self.index, since: Some(now) });
         }
         dawdle::<Channel>(context);
-    }
-
-    /// An idle channel is small: when the core keeps nothing any more for a next call, nothing is kept here.
-    fn rest(&mut self) {
-        if self.core.is_resting() && self.out.get().is_empty() {
-            self.out = Lazy::default();
-        }
     }
 
     fn publish(&mut self) {
@@ -367,7 +341,6 @@ impl Handler<Due> for Channel {
         self.published = None;
         self.core.handle_deadline(now, self.out.get());
         self.conclude(now, context);
-        self.rest();
     }
 }
 

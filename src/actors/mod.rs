@@ -49,6 +49,7 @@ pub mod local_endpoint;
 mod marks;
 pub mod messages;
 pub mod snapshot;
+mod step;
 
 pub use channel::Channel;
 pub use connection::Connection;

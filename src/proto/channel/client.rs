@@ -8,10 +8,11 @@ use crate::proto::{CallFailure, CallTag, DropReason, Event, Why, event};
 use crate::wire::{AbortCode, Ack, AckReason, CallNumber, PacketType, Serial, decode_abort};
 
 impl Channel {
-    pub(super) fn client_start(&mut self, now: Instant, start: Start) {
+    pub(super) fn client_start(&mut self, now: Instant, start: Start, out: &mut ChannelOutput) {
         debug_assert!(self.call.is_none() && self.failure.is_none());
         let pause = now.saturating_duration_since(self.idle_since);
-        self.is_called_often = !self.spare.is_empty() && pause <= self.config.delayed_ack;
+        let had_call = self.memory.tag != CallTag::default();
+        self.is_called_often = had_call && pause <= self.config.delayed_ack;
         let number = self.memory.last.next().unwrap_or(CallNumber::MAX);
         self.memory.tag = CallTag(self.memory.tag.0.wrapping_add(1));
         let call = Call::new(
@@ -22,7 +23,7 @@ impl Channel {
             &self.hint,
             &self.config,
         );
-        let mut call = self.spare.furnish(call);
+        let mut call = out.scratch.spare.furnish(call);
         call.attached = true;
         call.asks_upgrade = start.asks_upgrade;
         call.local_status = if start.asks_upgrade { 1 } else { start.user_status };

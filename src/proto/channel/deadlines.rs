@@ -1,6 +1,6 @@
 //! Time as an input: every timer of a channel (rx-calls.md 9, rx-flow.md 4 and 5).
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::{Channel, ChannelOutput, LastEnd, Notice};
 use crate::proto::call::CallState;
@@ -8,16 +8,10 @@ use crate::proto::event::ResendCause;
 use crate::proto::{CallFailure, Role};
 use crate::wire::AbortCode;
 
-/// How long a channel without a call keeps the memory of its last one. Whoever calls more often than that takes
-/// none from the allocator; of others, many are idle at a time, and are to be small.
-const REST_AFTER: Duration = Duration::from_secs(1);
-
 impl Channel {
     /// When time alone is the next input; `None` = never.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let Some(call) = &self.call else {
-            return self.final_ack.into_iter().chain(self.rest_at()).min();
-        };
+        let Some(call) = &self.call else { return self.final_ack };
         let timers = &call.timers;
         [
             self.final_ack,
@@ -44,9 +38,6 @@ impl Channel {
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         if is_due(self.final_ack) {
             self.send_final_ack(now, out);
-        }
-        if is_due(self.rest_at()) {
-            self.spare.release();
         }
         if is_due(self.hard_at()) {
             self.time_out_hard(now, out);
@@ -79,16 +70,6 @@ impl Channel {
             self.give_up_if_unreachable(now, out);
         }
         self.conclude(now, out);
-    }
-
-    /// Whether the channel has no call and keeps no memory for the next one.
-    pub fn is_resting(&self) -> bool {
-        self.call.is_none() && self.spare.is_empty()
-    }
-
-    fn rest_at(&self) -> Option<Instant> {
-        let keeps = self.call.is_none() && !self.spare.is_empty();
-        if keeps { self.idle_since.checked_add(REST_AFTER) } else { None }
     }
 
     /// The retransmission timer: everything unacknowledged goes again, from a congestion window of one.

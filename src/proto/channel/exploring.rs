@@ -168,7 +168,6 @@ impl Hash for Channel {
             hint,
             memory,
             call,
-            spare: _,
             final_ack,
             // Says only how long the final ACK waits.
             is_called_often: _,

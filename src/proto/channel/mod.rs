@@ -28,7 +28,7 @@ pub use memory::{ChannelMemory, LastEnd};
 pub use output::{ChannelOutput, ChannelToConnection, Incoming, Notice, Pieces};
 
 use self::choices::Choices;
-use super::call::{Call, CallState, Spare, TurnState};
+use super::call::{Call, CallState, TurnState};
 use super::config::CallConfig;
 use super::connection::ConnectionToChannel;
 use super::peer::{PeerHint, PeerReport};
@@ -150,8 +150,6 @@ pub struct Channel {
     hint: Arc<PeerHint>,
     memory: ChannelMemory,
     call: Option<Box<Call>>,
-    /// Memory of the call before.
-    spare: Spare,
     /// Client: when the final ACK of the last call is due.
     final_ack: Option<Instant>,
     /// Client: the present call came within the time of a delayed ACK after the one before.
@@ -212,7 +210,6 @@ impl Channel {
             hint: setup.hint,
             memory: setup.memory,
             call: None,
-            spare: Spare::default(),
             final_ack: None,
             is_called_often: false,
             failure: None,
@@ -302,7 +299,7 @@ impl Channel {
 
     /// Client: a call takes the channel, which must be free. Its tag is [`Channel::tag`] afterwards.
     pub fn handle_start(&mut self, now: Instant, start: Start, out: &mut ChannelOutput) {
-        self.client_start(now, start);
+        self.client_start(now, start, out);
         self.conclude(now, out);
     }
 
@@ -577,7 +574,7 @@ impl Channel {
             let last = self.memory.last;
             out.connection.push(ChannelToConnection::CallOver { last, avoid });
         }
-        self.spare.keep(call);
+        out.scratch.spare.keep(call);
     }
 
     /// Ends the present call badly and tells its application, if it has one that still cares.

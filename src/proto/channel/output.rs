@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use crate::proto::call::Packet;
+use crate::proto::call::{Packet, Spare};
 use crate::proto::datagrams::Datagrams;
 use crate::proto::peer::PeerReport;
 use crate::proto::{CallFailure, CallTag, DropReason, Event, Holding, TurnWord};
@@ -33,7 +33,8 @@ pub struct ChannelOutput {
     pub(super) scratch: Scratch,
 }
 
-/// Vectors that a step needs for a moment; empty between steps.
+/// Vectors that a step needs for a moment, without contents between steps: those of the next may be another
+/// channel's.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     pub burst: Vec<Seq>,
@@ -42,10 +43,21 @@ pub(super) struct Scratch {
     pub unopened: Vec<(Seq, Packet)>,
     pub open: OpenScratch,
     pub seal: SealScratch,
+    /// Memory of calls that are over.
+    pub spare: Spare,
     /// So many packets may be delivered together: room for them at once.
     pub pieces_expected: usize,
     /// Entries of an ACK's table.
     pub sacks: Vec<u8>,
+}
+
+impl Scratch {
+    /// Whether nothing of a packet is left in it, so that another channel may have it.
+    fn is_empty(&self) -> bool {
+        let Scratch { delivered, unopened, open, seal, .. } = self;
+        let is_open_empty = open.sealed.is_empty() && open.plain.is_empty();
+        delivered.is_empty() && unopened.is_empty() && is_open_empty && seal.packets.is_empty()
+    }
 }
 
 /// Packets on their way through [`crate::security::Session::open_run`].
@@ -143,6 +155,7 @@ impl ChannelOutput {
             && self.peer.is_empty()
             && self.holding.is_none()
             && self.turn.is_none()
+            && self.scratch.is_empty()
     }
 
     /// Notes an ignored packet.

@@ -107,7 +107,7 @@ impl Channel {
             &self.hint,
             &self.config,
         );
-        self.call = Some(self.spare.furnish(call));
+        self.call = Some(out.scratch.spare.furnish(call));
         let (role, number) = (self.role, header.call_number);
         out.events.push(Event::CallStarted(event::CallStarted { role, number }));
         self.server_data(now, packet, out);
