@@ -131,6 +131,8 @@ pub struct InlineEndpoint {
     wall_clock: SystemTime,
     entropy: Entropy,
     answering: Option<Answering>,
+    /// Memory of the step before.
+    spare: Option<Box<ChannelOutput>>,
     /// If its parts have their turns.
     turn_by_turn: Option<Box<Turns>>,
 }
@@ -160,6 +162,7 @@ impl InlineEndpoint {
             wall_clock: SystemTime::UNIX_EPOCH,
             entropy: [7; 32],
             answering: None,
+            spare: None,
             turn_by_turn: None,
         }
     }
@@ -276,7 +279,7 @@ impl InlineEndpoint {
     /// An application speaks to its call.
     pub fn command(&mut self, now: Instant, call: CallRef, command: Command) {
         let Some(tree) = self.trees.get_mut(&call.route) else { return };
-        let mut out = ChannelOutput::default();
+        let mut out = self.spare.take().unwrap_or_default();
         let channel = &mut tree.channels[call.channel.index()];
         let ends =
             matches!(command, Command::Write { ends: true, .. } | Command::End | Command::Abort(_));
@@ -346,7 +349,7 @@ impl InlineEndpoint {
         for route in self.router.handle_network_problem(peer, problem) {
             for channel in ChannelIndex::ALL {
                 let Some(tree) = self.trees.get_mut(&route) else { continue };
-                let mut out = ChannelOutput::default();
+                let mut out = self.spare.take().unwrap_or_default();
                 tree.channels[channel.index()].handle_network_problem(now, problem, &mut out);
                 self.take_channel(now, route, channel, out);
             }
@@ -362,7 +365,7 @@ impl InlineEndpoint {
         for route in routes {
             for channel in ChannelIndex::ALL {
                 let Some(tree) = self.trees.get_mut(&route) else { continue };
-                let mut out = ChannelOutput::default();
+                let mut out = self.spare.take().unwrap_or_default();
                 tree.channels[channel.index()].handle_path_size(now, &path, &mut out);
                 self.take_channel(now, route, channel, out);
             }
@@ -622,7 +625,7 @@ impl InlineEndpoint {
     fn run(&mut self, now: Instant, route: RouteId, channel: ChannelIndex, run: &Run) {
         let hint = self.router.hint(route);
         let Some(tree) = self.trees.get_mut(&route) else { return };
-        let mut out = ChannelOutput::default();
+        let mut out = self.spare.take().unwrap_or_default();
         tree.channels[channel.index()].handle_run(now, &hint, run, &mut out);
         self.take_channel(now, route, channel, out);
     }
@@ -670,7 +673,7 @@ impl InlineEndpoint {
             }
             Message::Due(Waker::Channel(route, channel)) => {
                 let Some(tree) = self.trees.get_mut(&route) else { return };
-                let mut out = ChannelOutput::default();
+                let mut out = self.spare.take().unwrap_or_default();
                 tree.channels[channel.index()].handle_deadline(now, &mut out);
                 self.take_channel(now, route, channel, out);
             }
@@ -682,13 +685,13 @@ impl InlineEndpoint {
             }
             Message::ToChannel(route, index, word) => {
                 let Some(tree) = self.trees.get_mut(&route) else { return };
-                let mut out = ChannelOutput::default();
+                let mut out = self.spare.take().unwrap_or_default();
                 tree.channels[index.index()].handle_connection(now, word, &mut out);
                 self.take_channel(now, route, index, out);
             }
             Message::Room(route, index) => {
                 let Some(tree) = self.trees.get_mut(&route) else { return };
-                let mut out = ChannelOutput::default();
+                let mut out = self.spare.take().unwrap_or_default();
                 tree.channels[index.index()].handle_room(now, &mut out);
                 self.take_channel(now, route, index, out);
             }
@@ -718,7 +721,7 @@ impl InlineEndpoint {
     ) {
         self.waiting.remove(&work.token);
         let Some(tree) = self.trees.get_mut(&route) else { return };
-        let mut out = ChannelOutput::default();
+        let mut out = self.spare.take().unwrap_or_default();
         let channel = &mut tree.channels[index.index()];
         // Waiting has used up some of the time.
         let waited = now.saturating_duration_since(work.asked_at);
@@ -735,7 +738,7 @@ impl InlineEndpoint {
         now: Instant,
         route: RouteId,
         index: ChannelIndex,
-        mut out: ChannelOutput,
+        mut out: Box<ChannelOutput>,
     ) {
         let Some(tree) = self.trees.get_mut(&route) else { return };
         let mut over = Vec::new();
@@ -759,23 +762,26 @@ impl InlineEndpoint {
         let (number, state) = (channel.call_number(), channel.state());
         let serial = channel.last_serial();
         let brief = ChannelBrief { number, state, serial, sealed: channel.sealed_traffic() };
-        self.router.counters_mut().duplicates += u64::from(out.duplicates);
+        self.router.counters_mut().duplicates += u64::from(std::mem::take(&mut out.duplicates));
         self.router.set_brief(route, index, brief);
-        self.router.learn(now, route, &out.peer);
-        self.send(now, route, &mut out.datagrams);
-        self.record(route, origin, out.events);
-        for word in out.connection {
+        self.router.learn(now, route, &std::mem::take(&mut out.peer));
+        self.send(now, route, &mut out.datagrams.take());
+        self.record(route, origin, std::mem::take(&mut out.events));
+        for word in out.connection.drain(..) {
             self.queue.push_back(Message::ToConnection(route, index, word));
         }
         self.router.set_deadline(Waker::Channel(route, index), deadline);
-        if let Some(holding) = out.holding {
+        if let Some(holding) = out.holding.take() {
             self.router.note_holding(now, route, index, holding);
         }
+        let word = out.turn.take();
+        debug_assert!(out.is_empty(), "a step leaves nothing to another channel's");
+        self.spare = Some(out);
         self.relieve();
         for call in over {
             self.end_turn(call);
         }
-        if let Some(word) = out.turn
+        if let Some(word) = word
             && let Some((tag, turn)) = self.router.handle_turn_word(route, index, word)
         {
             let turn = match turn {
@@ -795,7 +801,7 @@ impl InlineEndpoint {
         tag: CallTag,
         turn: Result<(), AbortCode>,
     ) {
-        let mut out = ChannelOutput::default();
+        let mut out = self.spare.take().unwrap_or_default();
         let mut takes = false;
         let mut service_id = None;
         if let Some(tree) = self.trees.get_mut(&route) {
@@ -837,7 +843,7 @@ impl InlineEndpoint {
         let deadline = tree.connection.next_deadline();
         let report = PeerReport { proved: out.proved, ..PeerReport::default() };
         self.router.learn(now, route, &report);
-        self.send(now, route, &mut out.datagrams);
+        self.send(now, route, &mut out.datagrams.take());
         self.record(route, origin, out.events);
         for (index, word) in out.channels {
             self.queue.push_back(Message::ToChannel(route, index, word));
