@@ -327,6 +327,17 @@ fn s_156_the_ping_is_repeated_every_two_seconds_within_the_answer_limit() {
 }
 
 #[test]
+fn a_request_that_is_sent_again_draws_the_next_ping_before_its_time() {
+    // rx-calls.md 4.1: the first PING, or its answer, was lost; the PING stands for the ACK of the copy.
+    let mut t = careful("reach");
+    t.send("D n1 q1 [CL] len100").expect(&["A n1 f2 s0 [R] =PING"]);
+    t.skip(ms(199)).send("D n1 q1 s2 [CLR] len100").expect(&["A n1 f2 s2 =DUPLICATE"]);
+    t.skip(ms(1)).send("D n1 q1 s3 [CLR] len100").expect(&["A n1 h3 f2 s0 [R] =PING"]);
+    t.send("D n1 q1 s4 [CLR] len100").expect(&["A n1 f2 s4 =DUPLICATE"]);
+    t.after(secs(2), &["A n1 f2 s0 [R] =PING"]);
+}
+
+#[test]
 fn s_157_a_flood_for_an_unknown_service_draws_few_aborts() {
     let mut t = server("S-157");
     for index in 0..1000u32 {

@@ -10,6 +10,9 @@ use crate::proto::call::{Call, CallState, TurnState};
 use crate::proto::{CallFailure, CallTag, DropReason, Event, ServiceLoad, TurnWord, Why, event};
 use crate::wire::{AbortCode, Ack, AckReason, Flags, PacketType, Seq, Serial, decode_abort};
 
+/// The part of `reach_ping_interval` after which a packet of the call that waits draws the next PING.
+const REACH_PING_SHARE: u32 = 10;
+
 impl Channel {
     pub(super) fn server_packet(
         &mut self,
@@ -180,7 +183,11 @@ impl Channel {
         }
         let is_proved = call.is_proved || self.hint.is_proved(now);
         if self.needs_reach && !is_proved && call.turn == TurnState::None {
-            if call.timers.reach_ping.is_none() {
+            // What comes while it waits is most likely sent again, because the PING or its answer was lost: the
+            // next one goes in the place of that packet's ACK, and not only when it is its time.
+            let interval = self.config.reach_ping_interval;
+            let again = |due: Instant| now + interval >= due + interval / REACH_PING_SHARE;
+            if call.timers.reach_ping.is_none_or(again) {
                 self.send_reach_ping(now, out);
             }
             return;
