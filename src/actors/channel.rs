@@ -21,7 +21,7 @@ use crate::client::port::ClientPort;
 use crate::proto::channel::{self, ChannelMemory, Command, Notice};
 use crate::proto::connection::ConnectionToChannel;
 use crate::proto::event::{CallTally, Origin};
-use crate::proto::router::{ChannelBrief, RouteId, Waker};
+use crate::proto::router::{ChannelBrief, Published, RouteId, Waker};
 use crate::proto::{CallTag, ConnectionFailure};
 use crate::server::port::ServerPort;
 use crate::server::{CallInfo, IncomingCall, Service};
@@ -53,8 +53,7 @@ pub struct Channel {
     port: Option<(CallTag, Port)>,
     /// The place of the call that starts now, where its service runs only so many at once.
     running: Option<RunningCall>,
-    /// The deadline that the endpoint knows of: it fires before any later one does.
-    published: Option<Instant>,
+    published: Published,
     draining: bool,
     mark: Mark,
     watch: Watch,
@@ -101,7 +100,7 @@ impl Channel {
             answering: parts.answering,
             port: None,
             running: None,
-            published: None,
+            published: Published::default(),
             draining: false,
             mark: parts.mark,
             watch,
@@ -157,21 +156,14 @@ impl Channel {
 
     fn publish(&mut self) {
         let deadline = self.core.next_deadline();
-        let is_earlier = match (deadline, self.published) {
-            (Some(new), Some(known)) => new < known,
-            (Some(_), None) => true,
-            (None, _) => false,
-        };
-        if is_earlier {
-            self.published = deadline;
-        }
         let out = self.out.get();
+        let deadline = self.published.news(deadline, !out.datagrams.is_empty());
         if !self.wants_events {
             let tally = &mut self.tally;
             out.events.retain(|event| !tally.absorb(event));
         }
         self.tally.duplicates += std::mem::take(&mut out.duplicates);
-        if !is_earlier
+        if deadline.is_none()
             && out.datagrams.is_empty()
             && out.events.is_empty()
             && out.peer.is_empty()
@@ -194,7 +186,7 @@ impl Channel {
             peer: std::mem::take(&mut out.peer),
             holding: out.holding.take(),
             turn: out.turn.take(),
-            deadline: if is_earlier { deadline } else { None },
+            deadline,
             brief: Some(ChannelBrief {
                 number: self.core.call_number(),
                 state: self.core.state(),
@@ -338,7 +330,7 @@ impl Handler<Due> for Channel {
 
     fn handle(&mut self, _: Due, context: &mut Context<Channel>) {
         let now = super::local_endpoint::now();
-        self.published = None;
+        self.published.fired();
         self.core.handle_deadline(now, self.out.get());
         self.conclude(now, context);
     }

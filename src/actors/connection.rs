@@ -25,7 +25,7 @@ use crate::proto::channel::{self, ChannelMemory, ChannelSetup, Start};
 use crate::proto::connection::{self, ConnectionOutput, ConnectionToChannel, WaitKey};
 use crate::proto::event::{CallTally, Origin};
 use crate::proto::peer::PeerReport;
-use crate::proto::router::{RouteId, Waker};
+use crate::proto::router::{Published, RouteId, Waker};
 use crate::wire::{AbortCode, ChannelIndex};
 
 /// Channels that one connection replaces before it is aborted: more would be a call that breaks us each
@@ -55,7 +55,7 @@ pub struct Connection {
     /// Calls that wait, and the channels of those that run.
     waiting: HashMap<CallKey, WaitKey>,
     running: [Option<CallKey>; ChannelIndex::COUNT],
-    published: Option<Instant>,
+    published: Published,
     drain: Drained,
     mark: Mark,
     outbox: Outbox,
@@ -129,7 +129,7 @@ impl Contexts {
             restarts: 0,
             waiting: HashMap::new(),
             running: [None; ChannelIndex::COUNT],
-            published: None,
+            published: Published::default(),
             drain: Drained::default(),
             mark: parts.mark,
             outbox: parts.outbox,
@@ -247,17 +247,9 @@ impl Connection {
     }
 
     fn publish(&mut self) {
-        let deadline = self.core.next_deadline();
-        let is_earlier = match (deadline, self.published) {
-            (Some(new), Some(known)) => new < known,
-            (Some(_), None) => true,
-            (None, _) => false,
-        };
-        if is_earlier {
-            self.published = deadline;
-        }
         let out = &mut self.out;
-        if !is_earlier && out.datagrams.is_empty() && out.events.is_empty() && !out.proved {
+        let deadline = self.published.news(self.core.next_deadline(), !out.datagrams.is_empty());
+        if deadline.is_none() && out.datagrams.is_empty() && out.events.is_empty() && !out.proved {
             return;
         }
         // An endpoint that is gone wants nothing more.
@@ -270,7 +262,7 @@ impl Connection {
             peer: PeerReport { proved: std::mem::take(&mut out.proved), ..PeerReport::default() },
             holding: None,
             turn: None,
-            deadline: if is_earlier { deadline } else { None },
+            deadline,
             brief: None,
         });
     }
@@ -434,7 +426,7 @@ impl Handler<Due> for Connection {
 
     fn handle(&mut self, _: Due, context: &mut Context<Connection>) {
         let now = super::local_endpoint::now();
-        self.published = None;
+        self.published.fired();
         self.core.handle_deadline(now, &mut self.out);
         self.conclude(now, context);
     }

@@ -22,7 +22,7 @@ use std::time::Instant;
 use foldhash::fast::FixedState;
 
 pub use answers::RouterOutput;
-pub use deadlines::Waker;
+pub use deadlines::{Published, Waker};
 pub use peers::PeerSummary;
 pub use runs::Step;
 pub use shards::Shard;
@@ -299,10 +299,8 @@ impl<T> Router<T> {
         self.count_as_proved(id);
         let route = self.table.remove(id)?;
         self.forget_memory(id, &route.memory);
-        for (slot, deadline) in route.deadlines.iter().enumerate() {
-            if let Some(at) = deadline {
-                self.deadlines.remove(*at, id, slot);
-            }
+        for (slot, known) in route.deadlines.iter().enumerate() {
+            self.deadlines.forget(known, id, slot);
         }
         let entry = self.peers.get_mut(route.peer_id);
         entry.peer.last_used = now;

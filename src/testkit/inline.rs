@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 
@@ -22,7 +22,8 @@ use crate::proto::connection::{
 use crate::proto::event::Origin;
 use crate::proto::peer::PeerReport;
 use crate::proto::router::{
-    ChannelBrief, Identity, Offer, Opening, RouteId, Router, RouterOutput, Step, Turn, Waker,
+    ChannelBrief, Identity, Offer, Opening, Published, RouteId, Router, RouterOutput, Step, Turn,
+    Waker,
 };
 use crate::proto::{
     CallFailure, CallTag, ConnectionFailure, Counters, Event, Holding, NetworkProblem, Role,
@@ -65,6 +66,8 @@ struct Tree {
     serials: SerialCounter,
     setup: ChannelSetup,
     watches: [Watch; ChannelIndex::COUNT],
+    /// Of the channels; the last is the connection's.
+    published: [Published; ChannelIndex::COUNT + 1],
 }
 
 enum Message {
@@ -422,6 +425,7 @@ impl InlineEndpoint {
             self.notices.push((call, Notice::Failed(CallFailure::Broken)));
         }
         *channel = Channel::new(ChannelSetup { index, memory, ..tree.setup.clone() }, now);
+        tree.published[index.index()] = Published::default();
         let mut out = ConnectionOutput::default();
         tree.connection.handle_channel_replaced(now, index, memory, &mut out);
         // What the one before it held is gone with it.
@@ -531,7 +535,7 @@ impl InlineEndpoint {
     /// Breaks the endpoint: it does not know any more when its channels want their turns.
     pub(in crate::testkit) fn forget_deadlines(&mut self) {
         while let Some(at) = self.router.next_deadline()
-            && self.router.pop_due(at).is_some()
+            && self.router.pop_due(at + Duration::from_secs(1 << 20)).is_some()
         {}
     }
 
@@ -615,10 +619,14 @@ impl InlineEndpoint {
         let is_client = setup.role == Role::Client;
         let watches = ChannelIndex::ALL
             .map(|index| Watch::new(is_client, ids.epoch, ids.cid.with_channel(index)));
-        self.trees.insert(route, Tree { connection, channels, ids, serials, setup, watches });
+        let published = [Published::default(); ChannelIndex::COUNT + 1];
+        let tree = Tree { connection, channels, ids, serials, setup, watches, published };
+        self.trees.insert(route, tree);
         if self.turn_by_turn.is_some() {
             return self.enter_line(route);
         }
+        let Some(tree) = self.trees.get_mut(&route) else { return };
+        let deadline = tree.published[ChannelIndex::COUNT].news(deadline, false);
         self.router.set_deadline(Waker::Connection(route), deadline);
     }
 
@@ -668,12 +676,14 @@ impl InlineEndpoint {
             Message::Due(Waker::Connection(route)) => {
                 let Some(tree) = self.trees.get_mut(&route) else { return };
                 let mut out = ConnectionOutput::default();
+                tree.published[ChannelIndex::COUNT].fired();
                 tree.connection.handle_deadline(now, &mut out);
                 self.take_connection(now, route, out);
             }
             Message::Due(Waker::Channel(route, channel)) => {
                 let Some(tree) = self.trees.get_mut(&route) else { return };
                 let mut out = self.spare.take().unwrap_or_default();
+                tree.published[channel.index()].fired();
                 tree.channels[channel.index()].handle_deadline(now, &mut out);
                 self.take_channel(now, route, channel, out);
             }
@@ -758,7 +768,8 @@ impl InlineEndpoint {
         let origin = Origin { epoch: tree.ids.epoch, cid: tree.ids.cid.with_channel(index) };
         let channel = &tree.channels[index.index()];
         tree.watches[index.index()].note(channel);
-        let deadline = channel.next_deadline();
+        let sends = !out.datagrams.is_empty();
+        let deadline = tree.published[index.index()].news(channel.next_deadline(), sends);
         let (number, state) = (channel.call_number(), channel.state());
         let serial = channel.last_serial();
         let brief = ChannelBrief { number, state, serial, sealed: channel.sealed_traffic() };
@@ -838,9 +849,11 @@ impl InlineEndpoint {
     }
 
     fn take_connection(&mut self, now: Instant, route: RouteId, mut out: ConnectionOutput<Work>) {
-        let Some(tree) = self.trees.get(&route) else { return };
+        let Some(tree) = self.trees.get_mut(&route) else { return };
         let origin = Origin { epoch: tree.ids.epoch, cid: tree.ids.cid };
-        let deadline = tree.connection.next_deadline();
+        let sends = !out.datagrams.is_empty();
+        let known = &mut tree.published[ChannelIndex::COUNT];
+        let deadline = known.news(tree.connection.next_deadline(), sends);
         let report = PeerReport { proved: out.proved, ..PeerReport::default() };
         self.router.learn(now, route, &report);
         self.send(now, route, &mut out.datagrams.take());

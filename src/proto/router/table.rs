@@ -3,11 +3,10 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
-use std::time::Instant;
 
 use foldhash::fast::FixedState;
 
-use super::deadlines::SLOTS;
+use super::deadlines::{Known, SLOTS};
 use super::memory::RouteMemory;
 use super::peers::PeerId;
 use crate::proto::channel::SealedTraffic;
@@ -66,7 +65,7 @@ pub(super) struct Route<T> {
     /// What its class says, for DEBUG answers, and whether it is secured.
     pub security: SecurityBrief,
     pub is_secured: bool,
-    pub deadlines: [Option<Instant>; SLOTS],
+    pub deadlines: [Known; SLOTS],
     pub memory: RouteMemory,
     /// Of channels whose calls wait for their service.
     pub tickets: [Option<NonZeroU64>; ChannelIndex::COUNT],
@@ -100,7 +99,7 @@ impl<T> Route<T> {
             briefs: None,
             security: SecurityBrief::default(),
             is_secured: false,
-            deadlines: [None; SLOTS],
+            deadlines: [Known::default(); SLOTS],
             memory: RouteMemory::default(),
             tickets: [None; ChannelIndex::COUNT],
         }

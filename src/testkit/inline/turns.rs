@@ -22,7 +22,7 @@ use crate::proto::channel::{ChannelToConnection, Command, Run, Start};
 use crate::proto::connection::ConnectionToChannel;
 use crate::proto::event::{CallTally, Origin};
 use crate::proto::peer::{PeerHint, PeerReport};
-use crate::proto::router::{ChannelBrief, RouteId, Waker};
+use crate::proto::router::{ChannelBrief, Published, RouteId, Waker};
 use crate::proto::{CallTag, Datagrams, Event, Holding, NetworkProblem, TurnWord};
 use crate::security::{ClientClass, SecurityBrief, VerificationFuture, Verified};
 use crate::wire::{AbortCode, ChannelIndex, ServiceId};
@@ -122,8 +122,8 @@ struct Place {
     ports: [Option<Port>; ChannelIndex::COUNT],
     /// As far as the connection knows.
     running: [Option<StartToken>; ChannelIndex::COUNT],
-    published: [Option<Instant>; ChannelIndex::COUNT],
-    connection_published: Option<Instant>,
+    published: [Published; ChannelIndex::COUNT],
+    connection_published: Published,
     /// Channels that have stopped.
     gone: [bool; ChannelIndex::COUNT],
     is_closing: bool,
@@ -314,7 +314,7 @@ impl InlineEndpoint {
         let Some(tree) = self.trees.get(&route) else { return };
         let origin = Origin { epoch: tree.ids.epoch, cid: tree.ids.cid };
         let turns = self.turns_mut();
-        turns.place(route).connection_published = deadline;
+        let deadline = turns.place(route).connection_published.news(deadline, false);
         if deadline.is_some() {
             turns.put_out(Output { deadline, ..Output::of(Waker::Connection(route), origin) });
         }

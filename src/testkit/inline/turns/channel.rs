@@ -79,7 +79,7 @@ impl InlineEndpoint {
                 }
             }
             Letter::Due => {
-                place.published[index.index()] = None;
+                place.published[index.index()].fired();
                 core.handle_deadline(now, &mut out);
             }
             Letter::Close => {
@@ -157,11 +157,9 @@ impl InlineEndpoint {
         let mut tally = CallTally::default();
         out.events.retain(|event| !tally.absorb(event));
         tally.duplicates += out.duplicates;
-        let deadline = core.next_deadline();
         let published = &mut turns.place(route).published[index.index()];
-        let earlier = deadline.filter(|at| published.is_none_or(|known| *at < known));
-        *published = earlier.or(*published);
-        if earlier.is_none()
+        let deadline = published.news(core.next_deadline(), !out.datagrams.is_empty());
+        if deadline.is_none()
             && out.datagrams.is_empty()
             && out.events.is_empty()
             && out.peer.is_empty()
@@ -185,7 +183,7 @@ impl InlineEndpoint {
             peer: std::mem::take(&mut out.peer),
             holding: out.holding.take(),
             turn: out.turn.take(),
-            deadline: earlier,
+            deadline,
             brief: Some(brief),
             ..Output::of(Waker::Channel(route, index), Origin { epoch: tree.ids.epoch, cid })
         });

@@ -50,7 +50,7 @@ impl InlineEndpoint {
             Letter::IdleSince(index, since) => core.handle_idle(now, index, since, &mut out),
             Letter::Verified(result) => core.handle_verified(now, result, &mut out),
             Letter::Due => {
-                place.connection_published = None;
+                place.connection_published.fired();
                 core.handle_deadline(now, &mut out);
             }
             Letter::Close => {
@@ -116,17 +116,15 @@ impl InlineEndpoint {
             turns.verifications.push_back((route, future));
             turns.wake(Task::Verification(route));
         }
-        let deadline = tree.connection.next_deadline();
         let published = &mut turns.place(route).connection_published;
-        let earlier = deadline.filter(|at| published.is_none_or(|known| *at < known));
-        *published = earlier.or(*published);
-        if earlier.is_some() || !out.datagrams.is_empty() || !out.events.is_empty() || out.proved {
+        let deadline = published.news(tree.connection.next_deadline(), !out.datagrams.is_empty());
+        if deadline.is_some() || !out.datagrams.is_empty() || !out.events.is_empty() || out.proved {
             let origin = Origin { epoch: tree.ids.epoch, cid: tree.ids.cid };
             turns.put_out(Output {
                 datagrams: out.datagrams.take(),
                 events: out.events,
                 peer: PeerReport { proved: out.proved, ..PeerReport::default() },
-                deadline: earlier,
+                deadline,
                 ..Output::of(Waker::Connection(route), origin)
             });
         }
