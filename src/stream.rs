@@ -28,7 +28,8 @@ const GATHER_BYTES: usize = 16 * 1024;
 pub(crate) struct Link {
     channel: Arc<Addr<Channel>>,
     tag: CallTag,
-    events: mpsc::UnboundedReceiver<Notice>,
+    /// `None` = there is nothing to hear: all of the request came with the call, and no more is wanted.
+    events: Option<mpsc::UnboundedReceiver<Notice>>,
     pieces: VecDeque<Bytes>,
     /// The piece that is being read, and its whole length.
     reading: Option<(Bytes, usize)>,
@@ -63,6 +64,11 @@ impl Begun {
         matches!(notice, Notice::Data(_) | Notice::End)
     }
 
+    /// Whether all of the request is in it.
+    pub fn is_whole(&self) -> bool {
+        self.has_ended
+    }
+
     /// Takes the next notice in.
     pub fn take(&mut self, notice: Notice) {
         match notice {
@@ -79,7 +85,7 @@ impl Link {
         channel: Arc<Addr<Channel>>,
         tag: CallTag,
         credit: u64,
-        events: mpsc::UnboundedReceiver<Notice>,
+        events: Option<mpsc::UnboundedReceiver<Notice>>,
     ) -> Link {
         Link {
             channel,
@@ -349,7 +355,10 @@ impl Link {
     }
 
     fn poll_event(&mut self, task: &mut Context<'_>) -> Poll<()> {
-        let notice = ready!(Pin::new(&mut self.events).poll_next(task));
+        let notice = match &mut self.events {
+            Some(events) => ready!(Pin::new(events).poll_next(task)),
+            None => None,
+        };
         match notice {
             Some(Notice::Data(pieces)) => self.pieces.extend(pieces),
             Some(Notice::End) => self.has_ended = true,

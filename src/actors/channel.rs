@@ -231,7 +231,9 @@ impl Channel {
             identity: self.core.identity().cloned(),
         };
         let running = self.running.take();
-        let (port, call) = IncomingCall::new(info, tag, incoming.credit, own, running, begun);
+        let listens = answering.service.listens();
+        let (port, call) =
+            IncomingCall::new(info, tag, incoming.credit, own, running, begun, listens);
         self.port = Some((tag, Port::Server(port)));
         let service = answering.service.clone();
         // A service is not ours: it may break its call, but not the channel. The call is dropped by then.

@@ -154,7 +154,8 @@ impl Connection {
                 (ClientPort::stream(reply, sender), events)
             })
             .await?;
-        let link = Link::new(opened.channel, opened.tag, 0, events).with_deadline(options.deadline);
+        let link =
+            Link::new(opened.channel, opened.tag, 0, Some(events)).with_deadline(options.deadline);
         Ok(RequestWriter { link, is_closed: false, place })
     }
 

@@ -55,8 +55,14 @@ impl IncomingCall {
         channel: Arc<Addr<Channel>>,
         running: Option<RunningCall>,
         begun: Begun,
+        listens: bool,
     ) -> (ServerPort, IncomingCall) {
-        let (sender, events) = mpsc::unbounded();
+        let (sender, events) = if listens || !begun.is_whole() {
+            let (sender, events) = mpsc::unbounded();
+            (Some(sender), Some(events))
+        } else {
+            (None, None)
+        };
         let link = Link::new(channel, tag, credit, events).with_place(running).with_begun(begun);
         (ServerPort::new(sender), IncomingCall { info, link })
     }

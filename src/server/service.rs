@@ -20,6 +20,13 @@ pub trait Service: Send + Sync + 'static {
     /// A call has come. Runs on the endpoint's arbiter and must return at once: spawn what takes time. A
     /// panic, in here as in a spawned task, ends that call with `RX_CALL_DEAD` and nothing else.
     fn serve(self: Arc<Self>, call: IncomingCall);
+
+    /// Whether it may want to hear of a call when it has all of its request: credit for the reply, or a failure.
+    /// Those that cannot, since they answer with a whole reply, need no queue.
+    #[doc(hidden)]
+    fn listens(&self) -> bool {
+        true
+    }
 }
 
 /// How a service is offered.
@@ -171,5 +178,9 @@ where
                 Err(code) => call.abort(code),
             }
         });
+    }
+
+    fn listens(&self) -> bool {
+        false
     }
 }
