@@ -5,7 +5,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rxrpc::testkit::world::{
-    Answer, CallPlan, Plan, Sabotage, What, Wiring, check, check_plan, play, seeds,
+    Answer, CallPlan, Fault, FaultKind, Plan, Sabotage, What, Wiring, check, check_plan, play,
+    seeds,
 };
 use rxrpc::testkit::{ChoiceOptions, taken};
 
@@ -159,6 +160,7 @@ fn slow_readers() -> Plan {
     let mut plan = Plan { faults: Vec::new(), hostile: Vec::new(), ..Plan::drawn(0) };
     (plan.clients, plan.servers, plan.connections_max) = (1, 1, 1);
     (plan.security, plan.needs_reach, plan.upgrades) = (None, false, false);
+    plan.running_calls_max = None;
     (plan.config, plan.link) = Default::default();
     let mut call = plan.calls[0].clone();
     (call.client, call.server, call.answer, call.reply_bytes) = (0, 1, Answer::Reply, 4);
@@ -170,6 +172,15 @@ fn slow_readers() -> Plan {
     plan
 }
 
+/// Nothing that is sent to the clients of a plan arrives.
+fn hears_nothing(plan: &mut Plan) {
+    let (at, until) = (Duration::ZERO, plan.faults_end);
+    plan.faults = vec![
+        Fault { at, what: FaultKind::Part(1, 0) },
+        Fault { at: until, what: FaultKind::Join(1, 0) },
+    ];
+}
+
 /// Each rule about the inside of a core finds an endpoint that breaks it, and passes one that does not.
 #[test]
 fn what_is_checked_inside_of_cores_can_fail() {
@@ -179,13 +190,31 @@ fn what_is_checked_inside_of_cores_can_fail() {
     };
     let connection = |plan: &mut Plan| plan.config.server.buffered_max_bytes = 8192;
     let endpoint = |plan: &mut Plan| plan.config.buffered_max_bytes = 8192;
+    let unproved = |plan: &mut Plan| {
+        plan.config.unproved_buffered_max_bytes = 8192;
+        hears_nothing(plan);
+    };
+    let written = |plan: &mut Plan| {
+        for connection in [&mut plan.config.client, &mut plan.config.server] {
+            connection.call.send_window_max_packets = 8;
+            connection.call.send_window_initial_packets = 8;
+        }
+        plan.calls.iter_mut().for_each(|call| call.reply_bytes = 3_000_000);
+    };
+    let amplified = |plan: &mut Plan| {
+        plan.calls.iter_mut().for_each(|call| (call.request_bytes, call.reply_bytes) = (4, 9000));
+        hears_nothing(plan);
+    };
     type Case = (Sabotage, fn(&mut Plan), &'static str);
-    let cases: [Case; 5] = [
+    let cases: [Case; 8] = [
         (Sabotage::RetransmissionForgotten, |_| {}, "no timer for them"),
         (Sabotage::DeadlinesForgotten, |_| {}, "a timer that the endpoint does not know"),
         (Sabotage::LimitsIgnored, window, "(ServerReceive) buffers"),
         (Sabotage::LimitsIgnored, connection, "a connection buffers"),
         (Sabotage::LimitsIgnored, endpoint, "bytes buffered in all"),
+        (Sabotage::LimitsIgnored, unproved, "peers that have not proved"),
+        (Sabotage::LimitsIgnored, written, "that its application wrote"),
+        (Sabotage::LimitsIgnored, amplified, "to an unproved address"),
     ];
     for (sabotage, change, says) in cases {
         let mut plan = slow_readers();
@@ -214,7 +243,11 @@ fn every_kind_of_call_and_of_harm_happens() {
                     let Some(end) = what.strip_prefix("client: ") else { continue };
                     let call =
                         plan.calls.iter().find(|call| call.id == id).expect("a planned call");
-                    let end = if end.starts_with("good") { "good" } else { end };
+                    let end = match end {
+                        _ if end.starts_with("good") => "good",
+                        _ if end.contains("4712") => "overloaded",
+                        _ => end,
+                    };
                     let mut note = |kind: &str| {
                         *counts.entry(format!("{kind} {end}")).or_default() += 1;
                     };
@@ -223,6 +256,7 @@ fn every_kind_of_call_and_of_harm_happens() {
                     plan.upgrades.then(|| note("upgraded"));
                     plan.security.iter().for_each(|level| note(&format!("{level:?}")));
                     (!plan.hostile.is_empty()).then(|| note("amid harm"));
+                    plan.running_calls_max.iter().for_each(|_| note("limited"));
                 }
                 What::Sent { fate, .. } => {
                     *counts.entry(format!("{fate:?}")).or_default() += 1;
@@ -255,6 +289,8 @@ fn every_kind_of_call_and_of_harm_happens() {
         "Auth good",
         "Crypt good",
         "amid harm good",
+        "limited good",
+        "limited overloaded",
         "harm Repeat",
         "harm Own",
         "harm Nobody",

@@ -70,6 +70,21 @@ impl Channel {
         }
     }
 
+    /// Bytes that the present call holds now, received and written, as its endpoint adds them up.
+    pub fn held_bytes(&self) -> usize {
+        self.holding().bytes
+    }
+
+    /// The same, as the endpoint was told last.
+    pub fn told_bytes(&self) -> usize {
+        self.told.bytes
+    }
+
+    /// Bytes that the application wrote within its credit and that are not acknowledged for good.
+    pub fn written_bytes(&self) -> usize {
+        self.call.as_ref().map_or(0, |call| call.send.held_bytes())
+    }
+
     /// Breaks the channel: what is in flight has no timer any more. For checks that must see it.
     pub fn forget_retransmission(&mut self) {
         if let Some(call) = &mut self.call {

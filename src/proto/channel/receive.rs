@@ -289,7 +289,7 @@ impl Channel {
         }
     }
 
-    fn holding(&self) -> Holding {
+    pub(super) fn holding(&self) -> Holding {
         let Some(call) = &self.call else { return Holding::default() };
         let mut bytes = call.receive.buffered_bytes() + call.send.held_bytes();
         if matches!(self.security, Security::Ready(Some(_))) {

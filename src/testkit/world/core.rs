@@ -102,6 +102,7 @@ impl Cores {
                     upgrades_to,
                 };
                 endpoint.offer(ServiceId(service_id), offer);
+                endpoint.limit_service(ServiceId(service_id), self.plan.running_calls_max);
             }
         }
         let mut host = Host {

@@ -13,6 +13,10 @@ use crate::wire::ChannelIndex;
 const PACKET_BYTES: usize = 1444;
 /// Packets of one datagram: what comes with it was taken before the sum was known.
 const JUMBO_PACKETS_MAX: usize = 6;
+/// Packets that a writer may have waiting, however small the windows are.
+const QUEUE_PACKETS_MIN: u32 = 64;
+/// What a call holds is told when it has grown by half of what was told, but within these.
+const TOLD_STEPS: (usize, usize) = (CALL_BYTES_MIN, 64 * 1024);
 
 impl Cores {
     /// What can be seen inside of a core only: memory, and that whoever waits has a time at which it acts.
@@ -45,10 +49,13 @@ fn commit(sabotage: Sabotage, host: &mut Host) {
 pub(super) fn without_limits(config: &EndpointConfig) -> EndpointConfig {
     let mut config = config.clone();
     config.buffered_max_bytes = usize::MAX / 4;
+    config.unproved_buffered_max_bytes = usize::MAX / 4;
+    config.amplification_max = None;
     for connection in [&mut config.client, &mut config.server] {
         connection.buffered_max_bytes = usize::MAX / 4;
         connection.call.receive_window_max_packets = 255;
         connection.call.receive_window_initial_packets = 255;
+        connection.call.send_window_max_packets = 255;
     }
     config
 }
@@ -56,12 +63,17 @@ pub(super) fn without_limits(config: &EndpointConfig) -> EndpointConfig {
 fn fault_of(endpoint: &InlineEndpoint, config: &EndpointConfig) -> Option<String> {
     let deadline = endpoint.next_deadline();
     let (mut all, mut count) = (0, 0);
+    // What is held, and how much of it need not have been told.
+    let (mut held, mut untold, mut unproved, mut unproved_untold) = (0, 0, 0, 0);
     for route in endpoint.routes() {
         let role = endpoint.router().role_of(route)?;
         let of_role = match role {
             Role::Client => &config.client,
             Role::Server => &config.server,
         };
+        // A proof may lapse, and what was let in before stays.
+        let has_never_proved = endpoint.router().hint(route).proved_until.is_none();
+        let is_unproved = role == Role::Server && has_never_proved;
         let mut of_connection = 0;
         for channel in ChannelIndex::ALL.iter().filter_map(|at| endpoint.channel(route, *at)) {
             let fault = |text: &str| {
@@ -71,6 +83,17 @@ fn fault_of(endpoint: &InlineEndpoint, config: &EndpointConfig) -> Option<String
             of_connection += bytes;
             if bytes > call_bytes_max(&of_role.call) {
                 return fault(&format!("buffers {bytes} bytes"));
+            }
+            let written = channel.written_bytes();
+            if written > written_bytes_max(&of_role.call) {
+                return fault(&format!("holds {written} bytes that its application wrote"));
+            }
+            let step = (channel.told_bytes() / 2).clamp(TOLD_STEPS.0, TOLD_STEPS.1);
+            held += channel.held_bytes();
+            untold += step;
+            if is_unproved {
+                unproved += bytes;
+                unproved_untold += step;
             }
             if channel.in_flight_packets() > 0 && channel.timer(Timer::Retransmit).is_none() {
                 return fault("has packets in flight and no timer for them");
@@ -87,8 +110,22 @@ fn fault_of(endpoint: &InlineEndpoint, config: &EndpointConfig) -> Option<String
         all += of_connection;
         count += ChannelIndex::COUNT;
     }
-    (all > sum_bytes_max(config.buffered_max_bytes, count))
-        .then(|| format!("{all} bytes buffered in all"))
+    if all > sum_bytes_max(config.buffered_max_bytes, count) {
+        return Some(format!("{all} bytes buffered in all"));
+    }
+    let told = endpoint.router().buffered_bytes();
+    if held > told + untold {
+        return Some(format!("{held} bytes held, of which the endpoint knows {told}"));
+    }
+    let unproved_max = config.unproved_buffered_max_bytes + JUMBO_PACKETS_MAX * PACKET_BYTES;
+    (unproved > unproved_max + unproved_untold).then(|| {
+        format!("{unproved} bytes buffered for peers that have not proved their addresses")
+    })
+}
+
+/// Credit (docs/limits.md): twice what may be in flight.
+fn written_bytes_max(call: &CallConfig) -> usize {
+    QUEUE_PACKETS_MIN.max(2 * call.send_window_max_packets) as usize * PACKET_BYTES
 }
 
 /// Twice a window full of packets (docs/limits.md, `receive_buffer_max_bytes`).

@@ -167,7 +167,9 @@ impl World {
         host.is_up = true;
         host.life += 1;
         host.inbox.clear();
-        host.life
+        let life = host.life;
+        state.referee.lives_again(at);
+        life
     }
 
     /// The network of a host at `at`, for [`crate::EndpointBuilder::network`]: places the host.
@@ -276,6 +278,13 @@ impl World {
     /// Whether who sends to an address where nobody is is told so, as by ICMP. Not, at first.
     pub fn set_reports_unreachable(&self, reports: bool) {
         self.state().reports_unreachable = reports;
+    }
+
+    /// How many times the bytes that came from an address an endpoint may send there before the address has proved
+    /// itself, by naming a serial or answering a challenge: a rule of the world's. `None` = any number. 3, as
+    /// [`EndpointConfig::amplification_max`](crate::EndpointConfig::amplification_max) is, unless set.
+    pub fn set_amplification_max(&self, times: Option<u32>) {
+        self.state().referee.set_amplification(times);
     }
 
     /// Sends a datagram from a host; `life` is what [`World::place`] gave.

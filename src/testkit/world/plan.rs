@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use super::hostile::{self, HostilePlan};
@@ -38,6 +39,8 @@ pub struct Plan {
     pub upgrades: bool,
     /// Whether servers wait for the proof of a client's address.
     pub needs_reach: bool,
+    /// Calls of a service that run at once at each server; others wait, or too many wait and are aborted.
+    pub running_calls_max: Option<NonZeroUsize>,
     /// Whether nobody at an address is reported to who sends there.
     pub reports_unreachable: bool,
     /// What all links are like while there are faults.
@@ -160,6 +163,8 @@ pub enum Answer {
 
 /// The service that all servers of a plan offer.
 pub(super) const SERVICE: u16 = 147;
+/// What calls are aborted with that find too many waiting.
+const OVERLOADED: AbortCode = AbortCode(4712);
 /// What clients are upgraded to, where they ask.
 pub(super) const UPGRADED: u16 = 148;
 
@@ -173,6 +178,10 @@ impl Plan {
         let faults_end = Duration::from_millis(of("plan end").between(500, 40_000));
         let mut config = drawn_config(&mut of("plan config"));
         draw_memory(&mut of("plan memory"), &mut config);
+        if of("plan unproved").chance(0.15) {
+            config.unproved_buffered_max_bytes = of("plan unproved").pick(&[8192, 30_000]) as usize;
+        }
+        let running_calls_max = draw_running(&mut of("plan running"), &mut config);
         let mut choices = drawn_choices(seed, &mut of("plan choices"));
         if !config.server.call.keepalive {
             // Who only waits is not told again what was lost (see `CallConfig::keepalive`).
@@ -201,6 +210,7 @@ impl Plan {
             security: secured::drawn(&mut of("plan security")),
             upgrades: of("plan upgrades").chance(0.15),
             needs_reach: hosts.chance(0.5),
+            running_calls_max,
             reports_unreachable: hosts.chance(0.3),
             link,
             faults,
@@ -353,6 +363,18 @@ fn draw_memory(stream: &mut Stream, config: &mut EndpointConfig) {
         config.server.buffered_max_bytes = stream.pick(&[8192, 30_000, 16 << 20]) as usize;
         config.client.buffered_max_bytes = stream.pick(&[8192, 30_000, 16 << 20]) as usize;
     }
+}
+
+/// In a sixth of the seeds services run few calls at once. As many may wait as come when all is well again.
+fn draw_running(stream: &mut Stream, config: &mut EndpointConfig) -> Option<NonZeroUsize> {
+    let is_limited = stream.chance(0.17);
+    let (running_max, queued_max) = (stream.pick(&[1, 1, 2, 4]), stream.pick(&[2, 3, 1024]));
+    if !is_limited {
+        return None;
+    }
+    config.queued_calls_max = Some(queued_max as usize);
+    config.overload_code = OVERLOADED;
+    NonZeroUsize::new(running_max as usize)
 }
 
 /// In half of the seeds none; else each with a chance of its own.

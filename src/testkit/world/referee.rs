@@ -31,6 +31,15 @@ struct Direction {
     limit: u32,
 }
 
+/// Bytes between a server, in its present life, and an address.
+#[derive(Debug, Default)]
+struct Exchange {
+    came: u64,
+    went: u64,
+    /// The address has named a serial that was sent there, or has answered a challenge.
+    may_be_proved: bool,
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Referee {
@@ -45,8 +54,8 @@ pub(super) struct Referee {
     is_busy_wrong: bool,
     /// After this time a server may have forgotten a connection.
     server_idle: Duration,
-    /// Bytes from, and to, the address where nobody is, by host: at most so many times as much goes there.
-    unproved: HashMap<SocketAddr, (u64, u64)>,
+    /// What servers and addresses that may not have proved themselves have exchanged.
+    unproved: HashMap<(SocketAddr, SocketAddr), Exchange>,
     amplification_max: Option<u32>,
     /// First packets of a connection that may be lost before they are seen here.
     lost_first_max: u32,
@@ -56,8 +65,12 @@ pub(super) struct Referee {
 impl Referee {
     /// With the rules of endpoints as they are by default.
     pub fn new() -> Referee {
-        let call = crate::proto::config::CallConfig::default();
-        Referee { initial_window: call.send_window_initial_packets, ..Referee::default() }
+        let config = crate::proto::config::EndpointConfig::default();
+        Referee {
+            initial_window: config.server.call.send_window_initial_packets,
+            amplification_max: config.amplification_max,
+            ..Referee::default()
+        }
     }
 
     /// What the endpoints' settings allow.
@@ -104,8 +117,8 @@ impl Referee {
         if header.packet_type == PacketType::Version || header.packet_type == PacketType::Debug {
             return;
         }
-        if to == hostile::nobodys_address() {
-            self.check_amplification(from, datagram.len());
+        if !header.is_from_client() {
+            self.check_amplification(from, to, datagram.len());
         }
         if hostile::is_his(header.epoch) {
             // He keeps no rules, so that none holds for what he is answered.
@@ -133,12 +146,16 @@ impl Referee {
     }
 
     pub fn arrived(&mut self, from: SocketAddr, to: SocketAddr, datagram: &[u8]) {
-        if from == hostile::nobodys_address() {
-            self.unproved.entry(to).or_default().0 += datagram.len() as u64;
+        let exchange = self.unproved.entry((to, from)).or_default();
+        exchange.came += datagram.len() as u64;
+        let Ok(Packet { header, payload }) = Packet::decode(datagram) else { return };
+        if header.packet_type == PacketType::Response {
+            exchange.may_be_proved = true;
         }
-        let Ok(Packet { header, payload: Payload::Ack(ack) }) = Packet::decode(datagram) else {
-            return;
-        };
+        let Payload::Ack(ack) = payload else { return };
+        let party = (to, from, header.epoch, header.cid.connection());
+        let sent = self.connections.get(&party).map_or(Serial(0), |known| known.last);
+        exchange.may_be_proved |= !ack.serial.is_none() && !ack.serial.after(sent);
         let window = match ack.trailer {
             Trailer::Full(full) => full.rwind,
             Trailer::Window { rwind, .. } => rwind,
@@ -150,11 +167,20 @@ impl Referee {
         known.limit = known.limit.max(ack.first_packet.0.saturating_add(window.max(1)));
     }
 
-    fn check_amplification(&mut self, host: SocketAddr, len: usize) {
+    /// The host at this address begins another life, and knows nobody.
+    pub fn lives_again(&mut self, host: SocketAddr) {
+        self.unproved.retain(|(its, _), _| *its != host);
+    }
+
+    fn check_amplification(&mut self, host: SocketAddr, to: SocketAddr, len: usize) {
         let Some(times) = self.amplification_max else { return };
-        let (came, went) = self.unproved.entry(host).or_default();
-        *went += len as u64;
-        if *went > *came * u64::from(times) {
+        let exchange = self.unproved.entry((host, to)).or_default();
+        exchange.went += len as u64;
+        let Exchange { came, went, may_be_proved } = *exchange;
+        // Nobody can prove where nobody is.
+        if (!may_be_proved || to == hostile::nobodys_address())
+            && went > came.saturating_mul(u64::from(times))
+        {
             let text = format!("{host} sent {went} bytes to an unproved address, for {came}");
             self.blame(|| text);
         }

@@ -114,6 +114,7 @@ impl<F: Fn(&Plan) -> bool> Shrinking<F> {
     fn settings(&mut self) -> bool {
         let mut any = self.attempt(|plan| plan.config = Default::default());
         any |= self.attempt(|plan| plan.needs_reach = false);
+        any |= self.attempt(|plan| plan.running_calls_max = None);
         any |= self.attempt(|plan| plan.reports_unreachable = false);
         any |= self.attempt(|plan| plan.security = None);
         any |= self.attempt(|plan| plan.upgrades = false);

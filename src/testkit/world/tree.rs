@@ -105,9 +105,9 @@ async fn start(plan: &Rc<Plan>, world: &World, index: HostIndex) -> Host {
         for (service_id, upgrades_to) in [(SERVICE, upgrades_to), (UPGRADED, None)] {
             let options = ServiceOptions {
                 reach_check: plan.needs_reach,
+                running_calls_max: plan.running_calls_max,
                 security_classes: secured::server_classes(plan.security),
                 upgrades_to,
-                ..ServiceOptions::default()
             };
             let service = move |call| serve(index, life, call).map(Ok::<_, AbortCode>);
             builder = builder.service_with(service_id, service, options);
