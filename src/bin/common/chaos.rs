@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use rxrpc::EndpointBuilder;
-use rxrpc::net::{BoundUdp, FaultControl, Faults, FaultyNetwork, UdpOptions, network_source};
+use rxrpc::net::{
+    BoundUdp, FaultControl, Faults, FaultyNetwork, Network, UdpOptions, network_source,
+};
 
 use super::args::Stop;
 
@@ -58,6 +60,20 @@ impl ChaosArgs {
         Ok(builder.networks((0..).zip(all).map(faulty).collect()))
     }
 
+    /// A socket at `at` with faults; `None` = there are no faults.
+    #[allow(dead_code, reason = "only rx speaks without an endpoint")]
+    pub fn network(&self, at: SocketAddr) -> Result<Option<impl Network + use<>>, Stop> {
+        let faults = self.faults();
+        if faults.are_none() {
+            return Ok(None);
+        }
+        let opened = UdpOptions::bind_to(at).bind().and_then(BoundUdp::open);
+        let opened = opened.map_err(|error| Stop::trouble(format_args!("{at}: {error}")))?;
+        let control = FaultControl::new();
+        control.set(faults);
+        Ok(Some(FaultyNetwork::new(opened, self.seed, control)))
+    }
+
     fn faults(&self) -> Faults {
         Faults {
             loss_probability: self.loss,
@@ -89,6 +105,32 @@ fn delay(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What becomes of each datagram then is a matter of the seed and of nothing else: `net::faults` tests that.
+    #[test]
+    fn the_flags_say_what_happens_and_what_it_is_drawn_from() {
+        #[derive(clap::Parser, Debug)]
+        struct Only {
+            #[command(flatten)]
+            chaos: ChaosArgs,
+        }
+        let read = |line: &str| {
+            let words = std::iter::once("x").chain(line.split_whitespace());
+            <Only as clap::Parser>::try_parse_from(words).expect("good flags").chaos
+        };
+        let chaos = read("--loss 5% --dup 1% --reorder 3 --delay 10ms --seed 7");
+        let faults = Faults {
+            loss_probability: 0.05,
+            duplicate_probability: 0.01,
+            reorder_probability: REORDERED,
+            reorder_datagrams_max: 3,
+            delay_ms: 10,
+            ..Faults::default()
+        };
+        assert_eq!((chaos.seed, chaos.faults()), (7, faults));
+        let none = read("");
+        assert!(none.faults().are_none() && none.seed == 1);
+    }
 
     #[test]
     fn percentages_and_delays_are_read_or_refused() {

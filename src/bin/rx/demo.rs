@@ -7,10 +7,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use futures::future::{join, join_all};
-use rxrpc::{CallOptions, Connection, Endpoint, ServiceOptions};
+use rxrpc::{CallOptions, Connection, Endpoint, EndpointBuilder, ServiceOptions};
 use tokio::time::Instant;
 
 use crate::common::args::trouble;
+use crate::common::chaos::ChaosArgs;
 use crate::common::pieces::Pieces;
 use crate::common::service::{ECHO_SERVICE, PERF_SERVICE, PERF_VERSION, echo, op, perf, words};
 use crate::load::Moved;
@@ -35,26 +36,40 @@ macro_rules! say {
     };
 }
 
+/// Arguments of `rx demo`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    #[command(flatten)]
+    chaos: ChaosArgs,
+}
+
 /// Shows it.
-pub async fn run() -> ExitCode {
-    match show().await {
+pub async fn run(args: Args) -> ExitCode {
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let bind = || args.chaos.bind(Endpoint::builder(), any, 1);
+    let (server, client) = match bind().and_then(|server| Ok((server, bind()?))) {
+        Ok(both) => both,
+        Err(stop) => return stop.tell(NAME),
+    };
+    match show(server, client).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => trouble(NAME, error),
     }
 }
 
-async fn show() -> Result<(), Box<dyn std::error::Error>> {
+async fn show(
+    server: EndpointBuilder,
+    client: EndpointBuilder,
+) -> Result<(), Box<dyn std::error::Error>> {
     let style = Style { is_terminal: io::stdout().is_terminal() };
-    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     // The server has a thread of its own, as it would have a process of its own.
-    let server = Endpoint::builder()
-        .bind(any)
+    let server = server
         .service_with(ECHO_SERVICE, echo(REQUEST_MAX), ServiceOptions::small_replies())
         .service(PERF_SERVICE, perf(REQUEST_MAX))
         .own_thread(true)
         .start()
         .await?;
-    let client = Endpoint::builder().bind(any).start().await?;
+    let client = client.start().await?;
     let (at, from) = (server.local_addr(), client.local_addr());
     say!("A server listens on {at}, a client calls from {from}: two UDP sockets,");
     say!("two threads, and nothing between them but Rx packets.");

@@ -35,7 +35,7 @@ struct Args {
 #[derive(Subcommand, Debug)]
 enum Command {
     /// Show what Rx is: a server, a client, and the actors inside, in a few seconds
-    Demo,
+    Demo(demo::Args),
     /// Make calls, and print the reply
     Call(call::Args),
     /// Measure a server of service 147: echo-server, or OpenAFS's or Linux's rxperf
@@ -57,7 +57,7 @@ fn main() -> ExitCode {
         // In a task: what wakes the future of `block_on` itself costs one look at the poller more each time.
         let task = actix_rt::spawn(async move {
             match args.command {
-                Command::Demo => demo::run().await,
+                Command::Demo(args) => demo::run(args).await,
                 Command::Call(args) => call::run(args).await,
                 Command::Perf(args) => perf::run(args).await,
                 Command::Version(args) => version::run(args).await,

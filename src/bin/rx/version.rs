@@ -1,14 +1,17 @@
 //! `rx version`: a VERSION packet from a plain socket. It needs no connection, so it needs no endpoint.
 
+use std::future::poll_fn;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use rxrpc::net::{Incoming, Network, PathError, Transmit};
 use rxrpc::wire::{HEADER_LEN, Header, PacketType, Version, encode_version_request};
 
 use crate::NAME;
 use crate::common::args::{HostPort, Stop, seconds, trouble};
+use crate::common::chaos::ChaosArgs;
 
 /// A question that is not answered is asked again after this.
 const RETRY: Duration = Duration::from_millis(500);
@@ -22,6 +25,8 @@ pub struct Args {
     /// How long to wait for an answer, looking up the host's name included
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds, allow_negative_numbers = true)]
     timeout: Duration,
+    #[command(flatten)]
+    chaos: ChaosArgs,
     /// Print the result as a line of JSON
     #[arg(long)]
     json: bool,
@@ -74,11 +79,15 @@ async fn start(args: &Args) -> Result<Answer, Stop> {
         SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
         SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
     };
-    let socket =
-        UdpSocket::bind(any).map_err(|error| Stop::trouble(format_args!("no socket: {error}")))?;
-    let asked = socket
-        .connect(peer)
-        .and_then(|()| ask(&socket, began + args.timeout.saturating_sub(spent)));
+    let end = began + args.timeout.saturating_sub(spent);
+    let asked = match args.chaos.network(any)? {
+        Some(network) => ask_through(network, peer, end).await,
+        None => {
+            let socket = UdpSocket::bind(any)
+                .map_err(|error| Stop::trouble(format_args!("no socket: {error}")))?;
+            socket.connect(peer).and_then(|()| ask(&socket, end))
+        }
+    };
     let took = began.elapsed();
     match asked {
         Ok((text, retransmitted)) => Ok(Answer { text, retransmitted, took }),
@@ -89,11 +98,63 @@ async fn start(args: &Args) -> Result<Answer, Stop> {
     }
 }
 
-/// The answer, and how often it was asked for again.
-fn ask(socket: &UdpSocket, end: Instant) -> io::Result<(String, u64)> {
-    let number: u32 = rand::random();
+/// As [`ask`], through a network that misbehaves.
+async fn ask_through(
+    mut network: impl Network,
+    peer: SocketAddr,
+    end: Instant,
+) -> io::Result<(String, u64)> {
+    let (number, question) = question();
+    let transmit = Transmit {
+        to: peer,
+        contents: &question,
+        segment_size: question.len(),
+        may_fragment: false,
+    };
+    for again in 0.. {
+        network.try_send(&transmit)?;
+        let retry = (Instant::now() + RETRY).min(end);
+        let mut came = Vec::new();
+        while let Ok(received) = tokio::time::timeout_at(
+            retry.into(),
+            poll_fn(|task| network.poll_receive(task, &mut came)),
+        )
+        .await
+        {
+            received?;
+            for incoming in came.drain(..) {
+                match incoming {
+                    Incoming::Datagrams { from, data, stride } if from == peer => {
+                        let mut each = data.chunks(stride.max(1));
+                        if let Some(text) = each.find_map(|datagram| answer(number, datagram)) {
+                            return Ok((text, again));
+                        }
+                    }
+                    Incoming::PathError { to, error: PathError::PortUnreachable } if to == peer => {
+                        return Err(io::ErrorKind::ConnectionRefused.into());
+                    }
+                    _ => {}
+                }
+            }
+        }
+        if Instant::now() >= end {
+            break;
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::TimedOut, "no answer"))
+}
+
+/// A question, and the number that its answer names.
+fn question() -> (u32, Vec<u8>) {
+    let number = rand::random();
     let mut question = Vec::new();
     encode_version_request(number, &mut question);
+    (number, question)
+}
+
+/// The answer, and how often it was asked for again.
+fn ask(socket: &UdpSocket, end: Instant) -> io::Result<(String, u64)> {
+    let (number, question) = question();
     let mut datagram = [0; 1500];
     for again in 0.. {
         socket.send(&question)?;
