@@ -172,11 +172,13 @@ impl Channel {
         {
             return;
         }
+        let datagrams = self.out.take_datagrams();
+        let out = self.out.get();
         // An endpoint that is gone wants nothing more.
         let _ = self.outbox.send(Output {
             whose: Waker::Channel(self.route, self.index),
             origin: self.origin,
-            datagrams: out.datagrams.take(),
+            datagrams,
             events: if out.events.is_empty() {
                 Vec::new()
             } else {

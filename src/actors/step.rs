@@ -1,17 +1,53 @@
 //! Where a step of a channel gathers its output.
 //!
 //! Every channel needs the same memory in each step and none between two steps, so the channels of a thread have one
-//! between them: it is in the processor's cache already, and an idle channel is small. What is handed on is empty,
-//! so no channel can learn of another by it.
+//! between them: it is in the processor's cache already, and an idle channel is small. So have their datagrams, until
+//! these have left: the endpoint gives the buffers back. What is handed on is empty, so no channel can learn of another
+//! by it.
 
 use std::cell::Cell;
 
-use crate::proto::CallTag;
 use crate::proto::channel::{ChannelOutput, Notice};
+use crate::proto::{CallTag, Datagrams};
 
 thread_local! {
     /// Of this thread, between two steps.
     static SPARE: Cell<Option<Box<Step>>> = const { Cell::new(None) };
+    /// Empty buffers of datagrams that have left.
+    static BUFFERS: Cell<Vec<Vec<u8>>> = const { Cell::new(Vec::new()) };
+}
+
+/// Most buffers that are kept: about as many as wait for one turn of the endpoint.
+const BUFFERS_MAX: usize = 64;
+/// Largest buffer that is kept: some small datagrams joined.
+const BUFFER_BYTES_MAX: usize = 8 * 1024;
+
+/// The datagrams in this buffer have left: it is some next step's.
+pub(super) fn give_back(mut buffer: Vec<u8>) {
+    if (1..=BUFFER_BYTES_MAX).contains(&buffer.capacity()) {
+        buffer.clear();
+        with_buffers(|buffers| {
+            if buffers.len() < BUFFERS_MAX {
+                buffers.push(buffer);
+            }
+        });
+    }
+}
+
+/// What was given back, or an empty one that grows. For a thread that ends there is none any more.
+fn spare_buffer() -> Vec<u8> {
+    with_buffers(Vec::pop).flatten().unwrap_or_default()
+}
+
+fn with_buffers<T>(with: impl FnOnce(&mut Vec<Vec<u8>>) -> T) -> Option<T> {
+    BUFFERS
+        .try_with(|kept| {
+            let mut buffers = kept.take();
+            let result = with(&mut buffers);
+            kept.set(buffers);
+            result
+        })
+        .ok()
 }
 
 /// See the module. It is there from a step's first output on, until all of it is taken.
@@ -36,6 +72,15 @@ impl StepOutput {
         self.0.get_or_insert_with(spare)
     }
 
+    /// What goes to the network; what the next step sends has another buffer.
+    pub fn take_datagrams(&mut self) -> Datagrams {
+        let datagrams = &mut self.get().datagrams;
+        if datagrams.is_empty() {
+            return Datagrams::default();
+        }
+        std::mem::replace(datagrams, Datagrams::within(spare_buffer()))
+    }
+
     /// The step is over: its memory is the next one's, whosever that is.
     pub fn conclude(&mut self) {
         if let Some(step) = self.0.take_if(|step| step.out.is_empty()) {
@@ -47,6 +92,21 @@ impl StepOutput {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_buffer_whose_datagrams_have_left_is_the_next_steps_and_large_ones_are_not_kept() {
+        let kept = || with_buffers(|buffers| buffers.iter().map(Vec::len).sum::<usize>());
+        give_back(Vec::new());
+        give_back(vec![1; BUFFER_BYTES_MAX + 1]);
+        assert_eq!(with_buffers(|buffers| buffers.len()), Some(0));
+        for _ in 0..2 * BUFFERS_MAX {
+            give_back(vec![1; 100]);
+        }
+        assert_eq!(with_buffers(|buffers| buffers.len()), Some(BUFFERS_MAX));
+        assert_eq!(kept(), Some(0), "empty");
+        assert!(spare_buffer().capacity() >= 100);
+        assert_eq!(with_buffers(|buffers| buffers.len()), Some(BUFFERS_MAX - 1));
+    }
 
     #[test]
     fn memory_goes_from_step_to_step_and_output_stays_with_its_channel() {

@@ -37,6 +37,12 @@ pub const BATCH_SEGMENTS_MAX: usize = 64;
 pub const BATCH_BYTES_MAX: usize = 65_000;
 
 impl Datagrams {
+    /// None, in an empty buffer that has been used before.
+    pub fn within(buffer: Vec<u8>) -> Datagrams {
+        debug_assert!(buffer.is_empty());
+        Datagrams { bytes: buffer, ..Datagrams::default() }
+    }
+
     /// Starts a datagram with `header`; the caller appends the payload to the returned buffer, then calls
     /// [`Datagrams::finish`].
     pub fn begin(&mut self, header: &Header) -> &mut Vec<u8> {

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use crate::actors::step::give_back;
 use crate::net::{Network, Transmit};
 use crate::proto::router::{RouteId, Router};
 use crate::proto::{BATCH_BYTES_MAX, Batch, Datagrams, NetworkProblem};
@@ -131,7 +132,7 @@ impl Egress {
     fn enqueue(&mut self, to: SocketAddr, batch: Batch, bytes: Vec<u8>) {
         self.queued_bytes += bytes.len();
         if bytes.len() <= JOIN_BYTES_MAX && self.join(to, &batch, &bytes) {
-            return;
+            return give_back(bytes);
         }
         self.append(to, batch, Contents::Own(bytes));
     }
@@ -201,6 +202,9 @@ impl Egress {
             }
             if let Some(item) = self.queue.pop_front() {
                 self.queued_bytes -= item.bytes.len();
+                if let Contents::Own(bytes) = item.bytes {
+                    give_back(bytes);
+                }
             }
         }
     }
