@@ -334,7 +334,7 @@ pub struct Strays {
     pub bytes: usize,
 }
 
-/// Shard to shard: taken.
+/// Shard to shard: so much is taken, since this was last said.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub struct StraysTaken {

@@ -324,7 +324,7 @@ pub struct EndpointConfig {
     /// Bytes that may wait for the socket: at least 65,536. Beyond it the oldest are lost, and counted in
     /// [`Counters::send_failures`](crate::proto::Counters::send_failures).
     pub egress_max_bytes: usize,
-    /// Bytes on their way from one shard to others: in equal shares for each of them, of 64 KiB at the least. Beyond it
+    /// Bytes on their way from one shard to others: in equal shares for each of them, of 128 KiB at the least. Beyond it
     /// they are lost ([`DropReason::StrayOverflow`](crate::proto::DropReason::StrayOverflow)). Without effect on an
     /// endpoint of one shard.
     pub strays_max_bytes: usize,

@@ -115,7 +115,7 @@ async fn a_stray_too_many_is_lost_counted_and_mended() {
     join_all(connections.iter().map(|connection| call(connection, 8_000_000))).await;
     let snapshot = client.inspect().await.unwrap();
     let lost = snapshot.shards[0].dropped_for(DropReason::StrayOverflow);
-    assert!(lost > 0, "64 KiB at once hold all of 8 MB");
+    assert!(lost > 0, "128 KiB at once hold all of 8 MB");
     assert!(snapshot.shards[0].strays > 5000);
     // What was taken was given back: it goes on.
     call(&connections[0], 100_000).await;

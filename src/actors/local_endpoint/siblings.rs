@@ -21,8 +21,11 @@ use crate::wire::ServiceId;
 const ENTRY_BYTES: usize = 128;
 /// A part of a buffer up to this size is copied: on its way it shall not keep 64 KiB alive.
 const COPIED_BYTES_MAX: usize = 4096;
-/// Least share of one sibling: whatever a receive gives fits in.
-const SHARE_BYTES_MIN: usize = (64 << 10) + ENTRY_BYTES;
+/// Least share of one sibling: whatever a receive gives fits in, also when a part of the share is taken and not told.
+const SHARE_BYTES_MIN: usize = 128 << 10;
+/// What is taken is told when it is such a part of the share: telling wakes a thread, and is needed only by one that
+/// is near the end of its share.
+const TOLD_PART: usize = 4;
 
 /// One of the others.
 #[derive(Debug)]
@@ -31,8 +34,10 @@ struct Sibling {
     /// Leaves at the end of this turn.
     gathered: Vec<Incoming>,
     gathered_bytes: usize,
-    /// What it has not taken yet, `gathered` included.
+    /// What it has not told us that it took, `gathered` included.
     outstanding_bytes: usize,
+    /// What we took of its and have not told.
+    taken_bytes: usize,
     /// It has no connections left, and waits for the others; or it is gone.
     is_finished: bool,
 }
@@ -57,6 +62,7 @@ impl Siblings {
                 gathered: Vec::new(),
                 gathered_bytes: 0,
                 outstanding_bytes: 0,
+                taken_bytes: 0,
                 is_finished: false,
             })
         };
@@ -111,10 +117,13 @@ impl Siblings {
         }
     }
 
-    /// Tells whoever handed it over that it is taken.
+    /// What a sibling has handed over is taken: it is told, in large sums.
     pub fn acknowledge(&mut self, from: usize, bytes: usize) {
-        let by = self.shard.index();
-        if let Some(sibling) = self.all.get(from).and_then(Option::as_ref) {
+        let (by, share_bytes) = (self.shard.index(), self.share_bytes);
+        let Some(sibling) = self.all.get_mut(from).and_then(Option::as_mut) else { return };
+        sibling.taken_bytes += bytes;
+        if sibling.taken_bytes >= share_bytes / TOLD_PART {
+            let bytes = std::mem::take(&mut sibling.taken_bytes);
             sibling.address.do_send(StraysTaken { by, bytes });
         }
     }
