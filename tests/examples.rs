@@ -101,6 +101,12 @@ fn plain_tokio_needs_no_system() {
 }
 
 #[test]
+fn shards_share_the_calls() {
+    let printed = printed("shards");
+    assert!(printed.contains("1 shards: ") && printed.contains("[1600] on each"), "{printed}");
+}
+
+#[test]
 fn an_actor_answers() {
     assert!(printed("actor_service").contains("300 makes 321"));
 }
