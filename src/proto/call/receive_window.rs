@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use crate::proto::Room;
 use crate::proto::room::{CALL_BYTES_MIN, CALL_PACKETS_MIN};
-use crate::wire::{SACK_ENTRIES_MAX, Seq};
+use crate::wire::{DATA_PAYLOAD_MAX, SACK_ENTRIES_MAX, Seq};
 
 /// A DATA packet as received.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -45,7 +45,8 @@ pub enum Offer {
     DifferentLast,
 }
 
-/// Bytes that a packet of a promised window is reckoned with.
+/// Bytes that a packet of a promised window is reckoned with. A sender of larger ones counts each for as many as it
+/// is long (rx-flow.md 9.3).
 const PACKET_BYTES: usize = 1444;
 
 /// What the window learns of the sender's speed.
@@ -55,8 +56,10 @@ struct Tuning {
     mark: Option<(Seq, Instant)>,
     /// The least time between such an ACK and a packet that it allowed.
     rtt: Option<Duration>,
-    /// When a round trip was begun, and what the application had taken by then.
-    interval: Option<(Instant, Seq)>,
+    /// When a round trip was begun.
+    interval: Option<Instant>,
+    /// What the application has taken since: packets, or full packets of the usual size if that is more.
+    taken: u32,
     /// The window that was wanted at the most, in packets.
     size: u32,
 }
@@ -77,6 +80,12 @@ pub struct ReceiveWindow {
     upper: Seq,
     /// U in the ACK sent last.
     advertised: Seq,
+    /// firstPacket in the ACK sent last.
+    first: Seq,
+    /// Whether that was held back for the bytes that are unread.
+    is_first_held: bool,
+    /// Packets came that are larger than what windows reckon with.
+    has_large: bool,
     last: Option<Seq>,
     /// Packets after `next`; index 0 is `next + 1`.
     held: VecDeque<Option<Packet>>,
@@ -101,6 +110,9 @@ impl ReceiveWindow {
             highest: Seq(0),
             upper,
             advertised: upper,
+            first: Seq::FIRST,
+            is_first_held: false,
+            has_large: false,
             last: None,
             held: VecDeque::new(),
             buffered_bytes: 0,
@@ -145,6 +157,7 @@ impl ReceiveWindow {
         }
         self.highest = self.highest.later(seq);
         self.buffered_bytes += packet.payload.len();
+        self.has_large |= packet.payload.len() > PACKET_BYTES;
         if seq != self.next {
             let index = self.next.distance_to(seq) as usize - 1;
             if self.held.len() <= index {
@@ -183,6 +196,8 @@ impl ReceiveWindow {
             return;
         }
         self.consumed = self.consumed.plus(packets);
+        let taken = packets.max((bytes / DATA_PAYLOAD_MAX) as u32);
+        self.tuning.taken = self.tuning.taken.saturating_add(taken);
         self.buffered_bytes = self.buffered_bytes.saturating_sub(bytes);
         self.open();
     }
@@ -237,17 +252,17 @@ impl ReceiveWindow {
             return;
         }
         let Some(rtt) = rtt.into_iter().chain(self.tuning.rtt).min() else { return };
-        let Some((since, from)) = self.tuning.interval else {
-            self.tuning.interval = Some((now, self.consumed));
+        let Some(since) = self.tuning.interval else {
+            (self.tuning.interval, self.tuning.taken) = (Some(now), 0);
             return;
         };
         if now.saturating_duration_since(since) < rtt {
             return;
         }
         let promised_max = (self.soft_bytes_max / PACKET_BYTES) as u32;
-        let wanted = from.distance_to(self.consumed).saturating_mul(2);
+        let wanted = self.tuning.taken.saturating_mul(2);
         self.tuning.size = self.tuning.size.max(wanted.min(self.size_max).min(promised_max));
-        self.tuning.interval = Some((now, self.consumed));
+        (self.tuning.interval, self.tuning.taken) = (Some(now), 0);
     }
 
     /// Whether everything up to the last packet was received in order.
@@ -267,7 +282,7 @@ impl ReceiveWindow {
 
     /// Whether the application is so far behind that what it is given should not keep receive buffers.
     pub fn is_backlogged(&self) -> bool {
-        2 * self.unread_packets() > self.size
+        2 * self.unread_packets() > self.size || (self.has_large && self.is_half_full())
     }
 
     /// Packets delivered that the application has not wholly taken.
@@ -299,6 +314,9 @@ impl ReceiveWindow {
     /// stuck, or it has less than half the window left and gains a quarter.
     pub fn wants_update(&self) -> WindowUpdate {
         let gained = self.advertised.distance_to(self.upper);
+        if self.is_first_held && !self.is_half_full() && !self.is_complete() {
+            return WindowUpdate::Now;
+        }
         if gained == 0 || self.is_complete() {
             return WindowUpdate::None;
         }
@@ -321,8 +339,7 @@ impl ReceiveWindow {
             // The peer may remember the window of a call's last ACK for its channel: say all of it.
             return Described { first: self.next, previous, window: self.size };
         }
-        let half = self.upper.minus(self.size.div_ceil(2));
-        let first = self.next.earlier(half).later(self.next.minus(self.describable()));
+        let first = self.first_packet();
         let mut seq = first;
         while !seq.after(self.highest) && sacks.len() < SACK_ENTRIES_MAX {
             sacks.push(u8::from(seq.before(self.next) || self.holds(seq)));
@@ -342,17 +359,43 @@ impl ReceiveWindow {
             self.tuning.mark = Some((self.advertised, now));
         }
         self.advertised = self.upper;
+        self.is_first_held = self.holds_first_back();
+        self.first = self.first_packet();
     }
 
     /// Takes out what only says how fast a path is (docs/exploration.md).
     #[cfg(feature = "testkit")]
     pub fn settle(&mut self) {
         self.tuning = Tuning::default();
+        if !self.has_large {
+            // Nobody asks for it.
+            self.first = Seq::FIRST;
+        }
     }
 
     fn holds(&self, seq: Seq) -> bool {
         seq.after(self.next)
             && self.held.get(self.next.distance_to(seq) as usize - 1).is_some_and(Option::is_some)
+    }
+
+    /// firstPacket: as far as packets are taken off the sender's hands for good. Half a window may be unread
+    /// besides what the rest of the window may bring (rx-flow.md 6.1).
+    fn first_packet(&self) -> Seq {
+        let half = self.upper.minus(self.size.div_ceil(2));
+        let first = match self.holds_first_back() {
+            true => self.first,
+            false => self.next.earlier(half),
+        };
+        first.later(self.next.minus(self.describable()))
+    }
+
+    /// Large packets that are unread fill half a window by their bytes, however few they are.
+    fn holds_first_back(&self) -> bool {
+        self.has_large && self.is_half_full()
+    }
+
+    fn is_half_full(&self) -> bool {
+        2 * self.buffered_bytes > self.size as usize * PACKET_BYTES
     }
 
     /// In-order packets that a table can describe, so that firstPacket does not fall behind it.
@@ -412,6 +455,35 @@ mod tests {
         let mut sacks = Vec::new();
         let described = window.describe(&mut sacks);
         (described.first.0, described.previous.0, described.window, sacks)
+    }
+
+    #[test]
+    fn large_packets_are_soft_acked_once_half_a_window_of_bytes_is_unread() {
+        let now = Instant::now();
+        let mut window = ReceiveWindow::new(32, 32, 1 << 20);
+        let large = |window: &mut ReceiveWindow, seq: u32| {
+            window.offer(Seq(seq), false, packet(8096), &mut Vec::new())
+        };
+        // Half of 32 packets of 1444 bytes are 23,104.
+        for (seq, first) in [(1, 2), (2, 3), (3, 3), (4, 3), (5, 3)] {
+            assert_eq!(large(&mut window, seq), Offer::InOrder { filled_gap: false });
+            let (said, _, rwind, sacks) = ack(&window);
+            assert_eq!((said, rwind, sacks.len()), (first, 33 - first, (seq + 1 - first) as usize));
+            window.note_described(now);
+        }
+        window.consume(2, 2 * 8096);
+        assert_eq!(window.wants_update(), WindowUpdate::Delayed, "24,288 bytes are unread");
+        window.consume(1, 8096);
+        assert_eq!(window.wants_update(), WindowUpdate::Now);
+        assert_eq!(ack(&window), (6, 5, 30, Vec::new()));
+        window.note_described(now);
+        assert_eq!(window.wants_update(), WindowUpdate::None);
+        // Nobody who keeps to the window comes near the end.
+        let mut seq = 6;
+        while large(&mut window, seq) != Offer::NoBuffer {
+            seq += 1;
+        }
+        assert_eq!(window.buffered_bytes(), 2 * 32 * 1444 / 8096 * 8096);
     }
 
     #[test]
