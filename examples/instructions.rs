@@ -60,7 +60,12 @@ impl End {
     fn new(port: u16, now: Instant) -> End {
         let epoch = Epoch(0x4000_0000 | u32::from(port));
         let identity = Identity { epoch, first_cid: Cid(4), hash_seed: 7 };
-        let mut endpoint = InlineEndpoint::new(EndpointConfig::default(), identity, now);
+        let mut config = EndpointConfig::default();
+        // The fixed work is packets of the usual size.
+        for side in [&mut config.client, &mut config.server] {
+            side.call.datagram_max_bytes = 1440;
+        }
+        let mut endpoint = InlineEndpoint::new(config, identity, now);
         endpoint.keep_batches();
         let classes = vec![Arc::new(RxNull) as _];
         endpoint.offer(SERVICE.into(), Offer { classes, needs_reach: false, upgrades_to: None });

@@ -16,6 +16,7 @@
 use std::time::Duration;
 
 use super::Role;
+use super::path::{DATAGRAM_DEFAULT, DATAGRAM_MAX};
 use super::room::CALL_BYTES_MIN;
 use crate::wire::AbortCode;
 
@@ -60,6 +61,12 @@ pub struct CallConfig {
     /// Packets per datagram sent to a peer that takes jumbograms, over a path that a padded PING has shown to
     /// carry them unfragmented: 1..=6. 1 = no jumbograms (rx-flow.md 9.3).
     pub jumbo_send_packets: u32,
+    /// Largest datagram of a single DATA packet, in bytes of UDP payload: 1440..=65000. Above 1440 only to a peer
+    /// that says it takes such, over a path that a padded PING has shown to carry them unfragmented, in calls
+    /// that last long enough; and a peer that asks by such PINGs is told that we take as much (rx-flow.md 9.3).
+    /// 1440 = none above the usual size, and no PINGs for it. Without effect on sending where
+    /// `jumbo_send_packets` is above 1.
+    pub datagram_max_bytes: u32,
     /// How long an acknowledgement may wait for a reason to be sent sooner (rx-flow.md 4). Zero: not at all.
     pub delayed_ack: Duration,
     /// How long a client waits, after the end of a call, for the next call's DATA to acknowledge the reply
@@ -112,6 +119,7 @@ impl Default for CallConfig {
             receive_buffer_max_bytes: 8 << 20,
             jumbo_receive_packets: 1,
             jumbo_send_packets: 1,
+            datagram_max_bytes: 8124,
             delayed_ack: Duration::from_millis(100),
             final_ack_delay: Duration::from_millis(10),
             rto_initial: Duration::from_secs(1),
@@ -162,6 +170,12 @@ impl CallConfig {
         range("congestion_window_initial_packets", self.congestion_window_initial_packets, 1, 255)?;
         range("jumbo_receive_packets", self.jumbo_receive_packets, 1, 6)?;
         range("jumbo_send_packets", self.jumbo_send_packets, 1, 6)?;
+        range(
+            "datagram_max_bytes",
+            self.datagram_max_bytes,
+            DATAGRAM_DEFAULT.into(),
+            DATAGRAM_MAX.into(),
+        )?;
         if self.receive_buffer_max_bytes < 1412 {
             return Err(ConfigError::new(
                 "receive_buffer_max_bytes",

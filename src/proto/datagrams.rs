@@ -95,6 +95,20 @@ impl Datagrams {
         len
     }
 
+    /// As [`Datagrams::finish`], for a datagram that may turn out to be too large: nothing that follows shall be lost
+    /// with it in one send.
+    pub fn finish_alone(&mut self) -> usize {
+        let start = self.open.take().unwrap_or(self.bytes.len());
+        let len = self.bytes.len() - start;
+        // A batch whose only datagram is a short one takes no other.
+        let batch = Batch { segment: len + 1, len, count: 1, may_fragment: false };
+        match self.first {
+            None => self.first = Some(batch),
+            Some(_) => self.more.push(batch),
+        }
+        len
+    }
+
     /// The datagram begun last does not leave.
     pub fn abandon(&mut self) {
         if let Some(start) = self.open.take() {
@@ -209,6 +223,20 @@ mod tests {
         let batches: Vec<_> =
             out.batches().map(|(batch, _)| (batch.count, batch.may_fragment)).collect();
         assert_eq!(batches, [(1, false), (2, true), (1, false), (1, true)]);
+    }
+
+    #[test]
+    fn nothing_joins_a_datagram_that_may_be_too_large() {
+        let mut out = Datagrams::default();
+        out.push(&header(), &[0; 72]);
+        out.begin(&header()).extend(vec![0; 72]);
+        assert_eq!(out.finish_alone(), 100);
+        out.push(&header(), &[0; 72]);
+        out.push(&header(), &[0; 72]);
+        let counts: Vec<_> =
+            out.batches().map(|(batch, bytes)| (batch.count, bytes.len())).collect();
+        assert_eq!(counts, [(1, 100), (1, 100), (2, 200)]);
+        assert!(out.iter().all(|datagram| datagram.len() == 100) && out.iter().count() == 4);
     }
 
     #[test]

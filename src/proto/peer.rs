@@ -41,6 +41,9 @@ pub struct PeerHint {
     /// Whether the peer is a Linux kernel: its trailer's last word was once 0, or its VERSION says so
     /// (rx-flow.md 5.3).
     pub is_linux: bool,
+    /// Whether the peer has asked by padded PINGs how large datagrams may be, and so may be told of large ones
+    /// (rx-flow.md 9.3).
+    pub asks_sizes: bool,
     /// Until when the peer's address counts as proved.
     pub proved_until: Option<Instant>,
     /// How much the connection's calls may buffer.
@@ -78,6 +81,7 @@ impl Default for PeerHint {
             sizes: PeerSizes::default(),
             path: PathSize::default(),
             is_linux: false,
+            asks_sizes: false,
             proved_until: None,
             room: Room::Free,
             load: ServiceLoad::Unlimited,
@@ -91,10 +95,14 @@ impl PeerHint {
         self.proved_until.is_some_and(|until| now < until)
     }
 
-    /// Largest payload of a single DATA packet that goes unfragmented, in bytes.
+    /// Largest payload of a DATA packet that goes unfragmented and that no proof is needed for, in bytes.
     pub fn payload_max(&self) -> u16 {
-        let datagram = self.sizes.suggested_max.min(DATAGRAM_DEFAULT).min(self.path.datagram_max());
-        datagram - HEADER_LEN as u16
+        self.usual_datagram_max() - HEADER_LEN as u16
+    }
+
+    /// Largest datagram that no proof is needed for.
+    pub fn usual_datagram_max(&self) -> u16 {
+        self.sizes.suggested_max.min(DATAGRAM_DEFAULT).min(self.path.datagram_max())
     }
 }
 
@@ -135,6 +143,8 @@ pub struct PeerReport {
     pub path: Option<PathSize>,
     /// It is a Linux kernel.
     pub is_linux: bool,
+    /// It asks how large datagrams may be.
+    pub asks_sizes: bool,
     /// The address was proved now.
     pub proved: bool,
 }
@@ -276,6 +286,7 @@ impl Peer {
             hint.path.merge(&path);
         }
         hint.is_linux |= report.is_linux;
+        hint.asks_sizes |= report.asks_sizes;
         if report.proved {
             hint.proved_until = Some(now + reach_ttl);
             self.unlimited_until = Some(now + reach_ttl.max(hold));

@@ -446,7 +446,7 @@ impl<T> Router<T> {
     }
 
     /// The network says that the path to `peer` takes datagrams of `datagram_max` bytes only; 0 = it does
-    /// not say how large. Believed if it makes them smaller: then what the path takes now, and the connections
+    /// not say how large. Believed if it makes them smaller, or larger ones futile: then what the path takes now, and the connections
     /// whose channels want to know.
     pub fn handle_path_size(
         &mut self,
@@ -457,13 +457,20 @@ impl<T> Router<T> {
         let peer_id = self.peers.find(peer)?;
         let entry = self.peers.get_mut(peer_id);
         let path = &mut entry.peer.hint.path;
+        let before = *path;
         let shrinks = match u16::try_from(datagram_max).unwrap_or(u16::MAX) {
             0 => path.refuse(now, path.datagram_max()),
             size => path.shrink(now, size),
         };
-        let (path, routes) = (*path, shrinks.then(|| entry.routes.clone())?);
-        let datagram_max = path.datagram_max();
-        self.note_at(NOWHERE, event::PathSized { peer, datagram_max }.into());
+        if *path == before {
+            return None;
+        }
+        // Where it only says what is not to be had, whoever probes for it wants to know.
+        let (path, routes) = (*path, entry.routes.clone());
+        if shrinks {
+            let datagram_max = path.datagram_max();
+            self.note_at(NOWHERE, event::PathSized { peer, datagram_max }.into());
+        }
         Some((path, routes))
     }
 

@@ -81,7 +81,10 @@ fn s_173_an_openafs_server_checks_the_address_before_it_answers() {
 #[test]
 fn s_174_a_window_beyond_the_configured_one_is_not_used() {
     for window in [255, 256, 300, 65_535] {
-        let mut t = client_with("S-174", |config| config.client.call.send_window_max_packets = 255);
+        let mut t = client_with("S-174", |config| {
+            config.client.call.send_window_max_packets = 255;
+            config.client.call.datagram_max_bytes = 1440;
+        });
         t.start(&vec![0; 3000 * 1412]);
         let mut most = 0;
         loop {
@@ -94,6 +97,29 @@ fn s_174_a_window_beyond_the_configured_one_is_not_used() {
         }
         assert_eq!(most, 255, "window {window}");
         t.expect_state(Some(CallState::ClientAwaitReply));
+    }
+}
+
+/// Whoever names no serial of ours may have heard nothing (rx-flow.md 9.3).
+#[test]
+fn a_padded_ping_goes_to_a_proved_address_only() {
+    for (names_serials, largest) in [(false, 1440), (true, 2856)] {
+        let mut t = client("padded PING");
+        t.start(&vec![0; 1000 * 1412]);
+        let mut sizes = Vec::new();
+        for _ in 0..200 {
+            let left = t.take_left();
+            sizes.extend(left.iter().map(|(_, bytes)| bytes.len()));
+            let word = |bytes: &[u8], at: usize| {
+                u32::from_be_bytes(bytes[at..at + 4].try_into().expect("four"))
+            };
+            let last = left.iter().map(|(_, bytes)| (word(bytes, 12), word(bytes, 16))).max();
+            let Some((seq, serial)) = last.filter(|(seq, _)| *seq > 0) else { break };
+            let serial = if names_serials { serial } else { 0 };
+            t.send(&format!("A n1 f{} s{serial} w32 jumbo1 =IDLE", seq + 1)).forget();
+        }
+        assert!(sizes.len() >= 1000, "{} datagrams", sizes.len());
+        assert_eq!(sizes.into_iter().max(), Some(largest), "names serials: {names_serials}");
     }
 }
 

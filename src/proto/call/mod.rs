@@ -19,8 +19,8 @@ pub(crate) use congestion::{Acked, Congestion};
 pub(crate) use pacer::{PACE_INTERVAL, Pacer};
 pub(crate) use receive_window::{Offer, Packet, ReceiveWindow, WindowUpdate};
 pub(crate) use rtt::{LAST_PACKET_ALLOWANCE, Rtt};
-pub(crate) use send_window::{AckRefused, Progress, SendWindow};
-pub(crate) use size_probe::{PROBES_LOST_MAX, SizeProbe};
+pub(crate) use send_window::{AckRefused, Progress, SendWindow, weight_of};
+pub(crate) use size_probe::{LARGER_LOST_MAX, PROBES_LOST_MAX, SizeProbe};
 pub(crate) use spare::Spare;
 pub(crate) use timers::Timers;
 
@@ -95,9 +95,13 @@ pub(crate) struct Call {
     pub probes: Vec<(Serial, Instant)>,
     /// The padded PING in flight.
     pub size_probe: Option<SizeProbe>,
-    /// Whether it is in doubt that the path takes what it took: such datagrams may be fragmented until it is
-    /// known.
-    pub size_suspect: bool,
+    /// It is in doubt that the path takes what it took: until it is known, datagrams above this size may be
+    /// fragmented, and no new ones are made.
+    pub size_suspect: Option<u16>,
+    /// Largest datagram that the peer says it takes, in this call; 0 before it has said anything.
+    pub peer_datagram_max: u16,
+    /// The highest serial of a datagram above the usual size that is known to have arrived.
+    pub large_delivered: Option<Serial>,
     /// Payload bytes received in order.
     pub bytes_received: u64,
     /// userStatus of the peer's latest DATA.
@@ -168,7 +172,9 @@ impl Call {
             problem: None,
             probes: Vec::new(),
             size_probe: None,
-            size_suspect: false,
+            size_suspect: None,
+            peer_datagram_max: 0,
+            large_delivered: None,
             bytes_received: 0,
             remote_status: 0,
             local_status: 0,

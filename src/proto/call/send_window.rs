@@ -13,13 +13,28 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::proto::Room;
+use crate::proto::path::DATAGRAM_DEFAULT;
 use crate::proto::room::CALL_BYTES_MIN;
-use crate::wire::{Ack, AckReason, SACK_ENTRIES_MAX, Seq, Serial};
+use crate::wire::{Ack, AckReason, DATA_PAYLOAD_MAX, SACK_ENTRIES_MAX, Seq, Serial};
 
 use loss::Rack;
 
 /// Packets that an application may always queue ahead, however small the window.
 const QUEUE_PACKETS_MIN: u32 = 64;
+
+/// Bytes by which a packet may pass the usual size without counting for one more.
+const WEIGHT_ALLOWANCE: usize = 64;
+
+/// How many packets of the usual size a packet with so many bytes counts for: what it may be more than 1412 bytes
+/// long must not make windows larger (rx-flow.md 9.3).
+#[inline]
+pub fn weight_of(payload_len: usize) -> u32 {
+    if payload_len <= DATA_PAYLOAD_MAX + WEIGHT_ALLOWANCE {
+        return 1;
+    }
+    let whole = payload_len.saturating_sub(WEIGHT_ALLOWANCE).div_ceil(DATA_PAYLOAD_MAX);
+    whole as u32
+}
 
 /// A packet that has its sequence number.
 #[derive(Clone, Debug, Hash)]
@@ -28,6 +43,8 @@ pub struct Sent {
     pub offset: u64,
     /// Plain bytes.
     pub len: u16,
+    /// How many packets it counts for in every window: [`weight_of`] its plain bytes.
+    pub weight: u16,
     /// The direction's last packet.
     pub is_last: bool,
     /// Its sealed form and header checksum, where the connection has a session.
@@ -67,15 +84,17 @@ impl Sent {
 /// What an ACK changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Packets acknowledged for the first time, hard or soft.
+    /// Packets acknowledged for the first time, hard or soft, by weight.
     pub newly_acked: u32,
+    /// The highest serial of a datagram above the usual size that is now known to have arrived.
+    pub large: Option<Serial>,
     /// Send time of the packet whose last serial the ACK names, if that packet was acknowledged by it.
     pub sample_from: Option<Instant>,
     /// Whether firstPacket moved.
     pub moved: bool,
     /// The transmission sent last of those that are now known to have arrived, and when it was sent.
     pub delivered: Option<(Serial, Instant)>,
-    /// Packets that counted as lost and had arrived.
+    /// Packets that counted as lost and had arrived, by weight.
     pub spurious: u32,
 }
 
@@ -109,7 +128,9 @@ pub struct SendWindow {
     window_max: u32,
     /// Packets acknowledged softly without a gap from `una`.
     soft_contiguous: u32,
-    /// Packets in `packets` that are not acknowledged, not marked lost, and not untold.
+    /// Weight of `packets`.
+    held: u32,
+    /// Weight of those in `packets` that are not acknowledged, not marked lost, and not untold.
     flying: u32,
     lost: u32,
     untold: u32,
@@ -142,6 +163,7 @@ impl SendWindow {
             peer_window: peer_window.min(window_max),
             window_max,
             soft_contiguous: 0,
+            held: 0,
             flying: 0,
             lost: 0,
             untold: 0,
@@ -203,16 +225,18 @@ impl SendWindow {
     /// Whether the only unacknowledged packet is the last one.
     pub fn only_last_unacked(&self) -> bool {
         self.last.is_some()
-            && self.unacked() == 1
-            && self.packets.back().is_some_and(|sent| !sent.is_acked)
+            && self
+                .packets
+                .back()
+                .is_some_and(|sent| !sent.is_acked && self.unacked() == u32::from(sent.weight))
     }
 
-    /// Packets sent and not acknowledged, lost or not.
+    /// Packets sent and not acknowledged, lost or not, by weight.
     pub fn unacked(&self) -> u32 {
         self.flying + self.lost + self.untold
     }
 
-    /// Packets in flight: sent, not acknowledged, not lost, and not known to be under way no more.
+    /// Packets in flight, by weight: sent, not acknowledged, not lost, and not known to be under way no more.
     pub fn in_flight(&self) -> u32 {
         self.flying
     }
@@ -251,8 +275,19 @@ impl SendWindow {
     pub fn has_next(&mut self, limit: Seq, payload_max: usize) -> bool {
         match self.first_lost() {
             Some(seq) => seq.before(limit),
-            None => self.next_seq().before(limit) && self.next_len(payload_max).is_some(),
+            None => {
+                self.next_len(payload_max).is_some_and(|(len, _)| self.fits(limit, weight_of(len)))
+            }
         }
+    }
+
+    /// Whether a new packet lies below `limit`, which is not before `una`, if each before it is counted by its
+    /// weight: a peer's window is meant for packets of the usual size. A packet that nothing is before may leave in
+    /// any case.
+    #[inline]
+    fn fits(&self, limit: Seq, weight: u32) -> bool {
+        let room = self.una.distance_to(limit);
+        self.held + weight <= room || (self.packets.is_empty() && room > 0)
     }
 
     /// The next packet to transmit below `limit`: lost ones first, then a new one, which takes at most
@@ -261,14 +296,16 @@ impl SendWindow {
         if let Some(seq) = self.first_lost() {
             return seq.before(limit).then(|| self.take_lost(seq));
         }
-        if !self.next_seq().before(limit) {
+        let (len, is_last) = self.next_len(payload_max)?;
+        let weight = weight_of(len);
+        if !self.fits(limit, weight) {
             return None;
         }
-        let (len, is_last) = self.next_len(payload_max)?;
         let seq = self.next_seq();
         self.packets.push_back(Sent {
             offset: self.packed,
             len: len as u16,
+            weight: weight as u16,
             is_last,
             sealed: None,
             serial: Serial::NONE,
@@ -284,7 +321,8 @@ impl SendWindow {
             may_fragment: false,
         });
         self.packed += len as u64;
-        self.flying += 1;
+        self.held += weight;
+        self.flying += weight;
         if is_last {
             self.last = Some(seq);
         }
@@ -295,13 +333,14 @@ impl SendWindow {
     /// the answer says whether it has opened.
     pub fn take_probe(&mut self) -> Option<Seq> {
         let sent = self.packets.front_mut()?;
+        let weight = u32::from(sent.weight);
         sent.is_resent = true;
         if std::mem::take(&mut sent.is_lost) {
-            self.lost -= 1;
-            self.flying += 1;
+            self.lost -= weight;
+            self.flying += weight;
         } else if std::mem::take(&mut sent.is_untold) {
-            self.untold -= 1;
-            self.flying += 1;
+            self.untold -= weight;
+            self.flying += weight;
         }
         Some(self.una)
     }
@@ -454,7 +493,12 @@ impl SendWindow {
         }
         let unsent = self.queued - self.packed;
         let is_last = self.is_closed && unsent <= payload_max as u64;
-        if is_last || unsent >= payload_max as u64 || self.flushed > self.packed {
+        // A large packet is not waited for where a full one of the usual size could leave and nothing is under way.
+        let enough = match self.packets.is_empty() {
+            true => payload_max.min(DATA_PAYLOAD_MAX),
+            false => payload_max,
+        };
+        if is_last || unsent >= enough as u64 || self.flushed > self.packed {
             return Some((unsent.min(payload_max as u64) as usize, is_last));
         }
         None
@@ -462,22 +506,28 @@ impl SendWindow {
 
     fn acknowledge_hard(&mut self, first: Seq, serial: Serial, progress: &mut Progress) {
         let count = self.una.distance_to(first);
+        let (mut gone, mut newly_acked, mut flown) = (0, 0, 0);
         for _ in 0..count {
             let Some(sent) = self.packets.pop_front() else { break };
+            let weight = u32::from(sent.weight);
+            gone += weight;
             if !sent.is_acked {
-                progress.newly_acked += 1;
+                newly_acked += weight;
                 if sent.is_lost {
-                    self.lost -= 1;
+                    self.lost -= weight;
                 } else if sent.is_untold {
-                    self.untold -= 1;
+                    self.untold -= weight;
                 } else {
-                    self.flying -= 1;
+                    flown += weight;
                 }
                 note_arrived(&sent, serial, progress);
                 self.rack.note_order(&sent);
             }
         }
         if count > 0 {
+            self.held -= gone;
+            self.flying -= flown;
+            progress.newly_acked += newly_acked;
             progress.moved = true;
             self.una = first;
             self.lost_from = self.lost_from.later(first);
@@ -492,18 +542,19 @@ impl SendWindow {
         let mut acked_behind_hole = 0;
         for index in 0..described {
             let sent = &mut self.packets[index];
+            let weight = u32::from(sent.weight);
             if ack.is_acked(index) {
                 // What only an older ACK has, a newer one has taken back: that the peer has dropped it since.
                 if newest && !sent.is_acked {
                     sent.is_acked = true;
-                    progress.newly_acked += 1;
+                    progress.newly_acked += weight;
                     note_arrived(sent, ack.serial, progress);
                     if std::mem::take(&mut sent.is_lost) {
-                        self.lost -= 1;
+                        self.lost -= weight;
                     } else if std::mem::take(&mut sent.is_untold) {
-                        self.untold -= 1;
+                        self.untold -= weight;
                     } else {
-                        self.flying -= 1;
+                        self.flying -= weight;
                     }
                     self.rack.note_order(sent);
                     sent.is_missing = false;
@@ -512,14 +563,14 @@ impl SendWindow {
                     && sent.serial == ack.serial
                 {
                     // The peer had it already when it came again.
-                    progress.spurious += u32::from(std::mem::take(&mut sent.was_lost));
+                    progress.spurious += weight * u32::from(std::mem::take(&mut sent.was_lost));
                 }
                 acked_behind_hole += u32::from(first_hole.is_some());
             } else if newest {
                 // Only the newest ACK can say that something is missing: an older one did not know yet.
                 if sent.is_acked {
                     sent.is_acked = false;
-                    self.flying += 1;
+                    self.flying += weight;
                 }
                 first_hole.get_or_insert(index);
             }
@@ -563,7 +614,18 @@ fn note_arrived(sent: &Sent, serial: Serial, progress: &mut Progress) {
         progress.delivered = Some((sent.serial, sent.sent_at));
     }
     if sent.was_lost && (sent.is_lost || (!serial.is_none() && serial.before(sent.serial))) {
-        progress.spurious += 1;
+        progress.spurious += u32::from(sent.weight);
+    }
+    if sent.datagram_len > DATAGRAM_DEFAULT {
+        note_large(sent, is_named, progress);
+    }
+}
+
+#[inline(never)]
+fn note_large(sent: &Sent, is_named: bool, progress: &mut Progress) {
+    if is_named || !sent.is_resent {
+        let newest = progress.large.map_or(sent.serial, |known| known.later(sent.serial));
+        progress.large = Some(newest);
     }
 }
 
@@ -599,6 +661,57 @@ mod tests {
             trailer: Trailer::None,
             excess: &[],
         }
+    }
+
+    #[test]
+    fn a_packet_counts_for_as_many_as_it_is_long() {
+        for (len, weight) in [(0, 1), (1412, 1), (1476, 1), (1477, 2), (2828, 2), (5664, 4)] {
+            assert_eq!(weight_of(len), weight, "{len}");
+        }
+        assert_eq!((weight_of(8096), weight_of(64_972)), (6, 46));
+    }
+
+    #[test]
+    fn large_packets_use_up_the_windows_by_their_length() {
+        let mut window = SendWindow::new(32, 255);
+        window.write(Bytes::from(vec![7; 300_000]));
+        let now = Instant::now();
+        let mut taken = Vec::new();
+        while let Some(seq) = window.take_next(window.limit(), 8096, now) {
+            window.packet_mut(seq).unwrap().serial = Serial(seq.0);
+            taken.push(seq.0);
+        }
+        assert_eq!(taken, [1, 2, 3, 4, 5], "five times six of 32");
+        assert_eq!((window.in_flight(), window.unacked()), (30, 30));
+        let progress = window.acknowledge(&ack(2, 2, &[1, 0, 1]), Serial(1)).unwrap().1;
+        assert_eq!((progress.newly_acked, window.in_flight()), (18, 12));
+        assert_eq!(window.take_next(window.limit(), 8096, now), Some(Seq(6)));
+        assert_eq!(window.take_next(window.limit(), 8096, now), None);
+        assert_eq!(window.take_next(window.limit(), 1412, now), Some(Seq(7)), "a small one fits");
+        assert_eq!((window.lose_all(), window.in_flight()), (6 + 6 + 6 + 1, 0));
+        assert_eq!(window.take_next(window.limit(), 8096, now), Some(Seq(3)));
+        assert_eq!(window.in_flight(), 6);
+        assert_eq!(window.acknowledge_all().newly_acked, 19);
+        assert_eq!((window.in_flight(), window.unacked()), (0, 0));
+        // However small the window, one may leave.
+        window.set_peer_window(1, true);
+        assert_eq!(window.take_next(window.limit(), 8096, now), Some(Seq(8)));
+        assert_eq!(window.take_next(window.limit(), 8096, now), None);
+    }
+
+    #[test]
+    fn a_large_packet_is_not_waited_for_while_nothing_is_under_way() {
+        let mut window = SendWindow::new(32, 255);
+        let now = Instant::now();
+        window.write(Bytes::from(vec![7; 1411]));
+        assert_eq!(window.take_next(Seq(100), 8096, now), None);
+        window.write(Bytes::from(vec![7; 600]));
+        assert_eq!(window.take_next(Seq(100), 8096, now), Some(Seq(1)));
+        assert_eq!(window.packet_mut(Seq(1)).map(|sent| sent.len), Some(2011));
+        window.write(Bytes::from(vec![7; 8095]));
+        assert_eq!(window.take_next(Seq(100), 8096, now), None);
+        window.write(Bytes::from(vec![7; 1]));
+        assert_eq!(window.take_next(Seq(100), 8096, now), Some(Seq(2)));
     }
 
     #[test]

@@ -4,8 +4,11 @@ use std::time::Instant;
 
 use crate::wire::Serial;
 
-/// Probes that may be lost before their size counts as too large: any one may meet an ordinary loss.
+/// Probes that may be lost before their size, which has passed, counts as too large: any one may meet an ordinary
+/// loss.
 pub const PROBES_LOST_MAX: u8 = 3;
+/// The same for a size that has not passed yet.
+pub const LARGER_LOST_MAX: u8 = 2;
 
 /// See the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

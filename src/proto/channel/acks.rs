@@ -7,7 +7,7 @@ use super::{Channel, ChannelOutput, Received};
 use crate::proto::call::{AckRefused, Acked, Progress};
 use crate::proto::path::DATAGRAM_MIN;
 use crate::proto::peer::{PeerReport, PeerSizes};
-use crate::proto::{CallFailure, DropReason, Event, Role, Why, event};
+use crate::proto::{CallFailure, DropReason, Event, Role, Room, Why, event};
 use crate::wire::{
     ACK_FIXED_LEN, AbortCode, Ack, AckReason, CallNumber, DATA_PAYLOAD_MAX, Flags, FullTrailer,
     HEADER_LEN, JUMBO_HEADER_LEN, PacketType, Seq, Serial, Trailer,
@@ -138,6 +138,9 @@ impl Channel {
             // Never sent: it says nothing of what has arrived.
             ack.serial = Serial::NONE;
         }
+        if ack.reason == AckReason::Ping {
+            self.note_size_question(now, packet.datagram().len(), out);
+        }
         // Always, even if stale: a stalled peer may hang on it (rx-flow.md 3, step 0).
         if ack.reason == AckReason::Ping || header.flags.has(Flags::REQUEST_ACK) {
             self.send_ack(now, AckReason::PingResponse, header.serial, out);
@@ -224,6 +227,7 @@ impl Channel {
         if let Some((max_mtu, if_mtu)) = sizes {
             let sane = |word: u32| word.clamp(DATAGRAM_MIN.into(), u16::MAX.into()) as u16;
             takes.datagram_max = sane(max_mtu);
+            call.peer_datagram_max = takes.datagram_max;
             takes.suggested_max = sane(max_mtu.min(if_mtu));
         }
         if takes != self.hint.sizes {
@@ -242,6 +246,7 @@ impl Channel {
         sample: Option<Duration>,
     ) {
         let Some(call) = &mut self.call else { return };
+        call.large_delivered = progress.large.or(call.large_delivered);
         if progress.newly_acked > 0 || progress.moved {
             call.was_acked = true;
         }
@@ -281,7 +286,7 @@ impl Channel {
         if losses.packets > 0 {
             call.congestion.on_lost(now, losses.packets, losses.last, in_flight, next_serial);
             call.must_resend = true;
-            self.suspect_size(0);
+            self.suspect_size(0, losses.last);
         }
     }
 
@@ -311,11 +316,20 @@ impl Channel {
         if waits { crate::proto::call::LAST_PACKET_ALLOWANCE } else { Duration::ZERO }
     }
 
+    /// Largest datagram that everybody is told that we take: a jumbogram, if we take those.
+    pub(super) fn usual_receive_max(&self) -> u32 {
+        let jumbo_step = (DATA_PAYLOAD_MAX + JUMBO_HEADER_LEN) as u32;
+        MTU_ADVERTISED + (self.config.jumbo_receive_packets - 1) * jumbo_step
+    }
+
     fn trailer(&self, window: u32) -> Trailer {
         let jumbo_max = self.config.jumbo_receive_packets;
-        let jumbo_step = (DATA_PAYLOAD_MAX + JUMBO_HEADER_LEN) as u32;
+        // OpenAFS would send large datagrams to whoever takes them, in fragments; so only those hear of it that
+        // have asked what the path takes. Where room is short a call lives on a few small packets at a time.
+        let takes_larger = self.hint.asks_sizes && self.hint.room == Room::Free;
+        let larger = if takes_larger { self.config.datagram_max_bytes } else { 0 };
         Trailer::Full(FullTrailer {
-            max_mtu: MTU_ADVERTISED + (jumbo_max - 1) * jumbo_step,
+            max_mtu: self.usual_receive_max().max(larger),
             if_mtu: MTU_ADVERTISED,
             rwind: window,
             jumbo_max,
@@ -339,6 +353,8 @@ impl Channel {
         buffer.resize(buffer.len().max(start + len), 0);
         if self.choices.take(Unlikely::LoseSend) {
             out.datagrams.abandon();
+        } else if len > 0 {
+            out.datagrams.finish_alone();
         } else {
             out.datagrams.finish();
         }

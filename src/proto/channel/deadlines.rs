@@ -6,7 +6,7 @@ use super::{Channel, ChannelOutput, LastEnd, Notice};
 use crate::proto::call::CallState;
 use crate::proto::event::ResendCause;
 use crate::proto::{CallFailure, Role};
-use crate::wire::AbortCode;
+use crate::wire::{AbortCode, Serial};
 
 impl Channel {
     /// When time alone is the next input; `None` = never.
@@ -94,7 +94,7 @@ impl Channel {
         }
         call.rtt.back_off();
         let timeouts = call.rtt.timeouts();
-        self.suspect_size(timeouts);
+        self.suspect_size(timeouts, Serial::NONE);
         self.probe_size(now, out);
         self.transmit(now, cause, out);
     }

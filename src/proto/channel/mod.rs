@@ -251,7 +251,8 @@ impl Channel {
         let mut path = self.hint.path;
         path.merge(&hint.path);
         let is_linux = self.hint.is_linux || hint.is_linux;
-        *self.hint_mut() = PeerHint { proved_until, path, is_linux, ..*hint };
+        let asks_sizes = self.hint.asks_sizes || hint.asks_sizes;
+        *self.hint_mut() = PeerHint { proved_until, path, is_linux, asks_sizes, ..*hint };
         if hint.room != room {
             self.set_room(now, hint.room);
         }
@@ -511,7 +512,7 @@ impl Channel {
         self.probe_size(now, out);
         self.transmit(now, event::ResendCause::Nacked, out);
         self.check_reply_acknowledged(now, out);
-        let payload_max = self.plain_max();
+        let payload_max = self.usual_plain_max();
         let Some(call) = &mut self.call else { return };
         if matches!(
             call.state,
@@ -683,8 +684,9 @@ impl Channel {
 
     /// Reports a change of the peer's memory to the endpoint, and believes it here at once.
     fn learn(&mut self, now: Instant, out: &mut ChannelOutput, change: PeerReport) {
-        let PeerReport { rtt, congestion: _, sizes, path, is_linux, proved } = change;
-        let is_news = rtt.is_some() || sizes.is_some() || path.is_some() || is_linux || proved;
+        let PeerReport { rtt, congestion: _, sizes, path, is_linux, asks_sizes, proved } = change;
+        let is_news =
+            rtt.is_some() || sizes.is_some() || path.is_some() || is_linux || asks_sizes || proved;
         if !is_news {
             return;
         }
@@ -705,6 +707,10 @@ impl Channel {
         if is_linux {
             out.peer.is_linux = true;
             hint.is_linux = true;
+        }
+        if asks_sizes {
+            out.peer.asks_sizes = true;
+            hint.asks_sizes = true;
         }
         if proved {
             out.peer.proved = true;

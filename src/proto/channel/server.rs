@@ -195,7 +195,7 @@ impl Channel {
         if self.hint.load != ServiceLoad::Unlimited && call.turn != TurnState::Granted {
             return self.ask_turn(out);
         }
-        let payload_max = self.plain_max();
+        let payload_max = self.usual_plain_max();
         let Some(call) = &mut self.call else { return };
         call.attached = true;
         call.timers.reach_ping = None;

@@ -3,14 +3,18 @@
 use std::time::{Duration, Instant};
 
 use super::{Channel, ChannelOutput};
-use crate::proto::call::{PROBES_LOST_MAX, SizeProbe};
+use crate::proto::call::{LARGER_LOST_MAX, PROBES_LOST_MAX, SizeProbe};
 use crate::proto::event::ResendCause;
-use crate::proto::path::{DATAGRAM_BASE, DATAGRAM_DEFAULT, PathSize};
+use crate::proto::path::{DATAGRAM_BASE, DATAGRAM_DEFAULT, LARGER, PathSize};
 use crate::proto::peer::PeerReport;
 use crate::wire::{AckReason, DATA_PAYLOAD_MAX, HEADER_LEN, JUMBO_HEADER_LEN, Seq, Serial};
 
 /// Packets that a call has sent before a search for larger datagrams is worth its PINGs.
 const PROBE_AFTER_PACKETS: u32 = 32;
+/// The same for single packets above the usual size, which gain less.
+const LARGER_AFTER_PACKETS: u32 = 128;
+/// What a PING of OpenAFS that asks for a path's size is larger than what it was told that we take.
+const OPENAFS_PROBE_EXCESS: u32 = 128;
 /// Least time, besides two round trips, that the answer to a probe may take.
 const PROBE_ALLOWANCE: Duration = Duration::from_millis(20);
 /// What a packet more makes a jumbogram larger.
@@ -37,14 +41,57 @@ impl Channel {
         if merged != self.hint.path {
             self.hint_mut().path = merged;
         }
+        if let Some(call) = &mut self.call {
+            // The answer is there.
+            call.size_probe.take_if(|probe| merged.is_refused(probe.size));
+        }
         self.resend_larger(now, out);
         self.conclude(now, out);
+    }
+
+    /// Largest datagram of a single packet that may be made now. Above the usual size only where the peer has said
+    /// in this call that it takes it, and not long after the path was shown to.
+    pub(super) fn datagram_max(&self, now: Instant) -> u16 {
+        let usual = self.hint.usual_datagram_max();
+        let Some(call) = &self.call else { return usual };
+        let larger = call.peer_datagram_max.min(self.hint.path.datagram_max());
+        if larger < self.least_larger()
+            || usual < DATAGRAM_DEFAULT
+            || self.sends_jumbograms()
+            || call.size_suspect.is_some()
+            || !self.hint.path.is_fresh(now)
+        {
+            return usual;
+        }
+        larger.min(self.config.datagram_max_bytes as u16)
+    }
+
+    /// Less above the usual size is not worth the trouble.
+    fn least_larger(&self) -> u16 {
+        LARGER[0].min(self.config.datagram_max_bytes as u16)
+    }
+
+    fn sends_jumbograms(&self) -> bool {
+        self.config.jumbo_send_packets > 1
+    }
+
+    /// A PING of `len` bytes came. One that is larger than what anybody would send whom we have not told that we
+    /// take so much asks what the path takes: then we may say it.
+    pub(super) fn note_size_question(&mut self, now: Instant, len: usize, out: &mut ChannelOutput) {
+        let usual = self.usual_receive_max();
+        if len > (usual + OPENAFS_PROBE_EXCESS) as usize
+            && self.config.datagram_max_bytes > usual
+            && !self.hint.asks_sizes
+        {
+            self.learn(now, out, PeerReport { asks_sizes: true, ..PeerReport::default() });
+        }
     }
 
     /// Full packets that one datagram may carry now: 1 unless jumbograms are to be sent, the peer takes
     /// them, and the path is known to.
     pub(super) fn jumbo_packets(&self) -> usize {
-        if self.config.jumbo_send_packets < 2 || self.is_size_suspect() {
+        let is_suspect = self.call.as_ref().is_some_and(|call| call.size_suspect.is_some());
+        if !self.sends_jumbograms() || is_suspect {
             return 1;
         }
         usize::from(self.jumbo_packets_wanted().min(packets_in(self.hint.path.datagram_max())))
@@ -62,21 +109,31 @@ impl Channel {
     /// path turned out to take, or what the path takes is in doubt.
     pub(super) fn may_fragment(&self, datagram: usize) -> bool {
         datagram > usize::from(self.hint.path.datagram_max())
-            || (datagram > usize::from(DATAGRAM_BASE) && self.is_size_suspect())
+            || self
+                .call
+                .as_ref()
+                .and_then(|call| call.size_suspect)
+                .is_some_and(|least| datagram > usize::from(least))
     }
 
-    fn is_size_suspect(&self) -> bool {
-        self.call.as_ref().is_some_and(|call| call.size_suspect)
-    }
-
-    /// Packets were lost. Twice in a row by the timer, or any of a datagram above the usual size: perhaps
-    /// the path does not take such datagrams any more, and nobody says so.
-    pub(super) fn suspect_size(&mut self, timeouts: u32) {
-        let verifies = self.config.jumbo_send_packets > 1;
-        let Some(call) = self.call.as_mut().filter(|_| verifies) else { return };
-        let least = if timeouts >= 2 { DATAGRAM_BASE } else { DATAGRAM_DEFAULT };
-        if !call.size_suspect && call.send.largest_unfragmented() > least {
-            call.size_suspect = true;
+    /// Packets were lost, by the timer for so many times in a row, or up to the serial `last`: perhaps the path does
+    /// not take such datagrams any more, and nobody says so.
+    pub(super) fn suspect_size(&mut self, timeouts: u32, last: Serial) {
+        let (jumbograms, known) = (self.sends_jumbograms(), self.hint.path.datagram_max());
+        let Some(call) = &mut self.call else { return };
+        if call.size_suspect.is_some() || (!jumbograms && known <= DATAGRAM_DEFAULT) {
+            return;
+        }
+        // Of jumbograms any loss is one too many. Of large packets those count that none came after: others meet
+        // the losses of any path.
+        let (at_least, suspect) = match (jumbograms, timeouts) {
+            (true, 2..) => (DATAGRAM_BASE, DATAGRAM_BASE),
+            (true, _) => (DATAGRAM_DEFAULT, DATAGRAM_BASE),
+            (false, 0) if call.large_delivered.is_some_and(|large| !last.after(large)) => return,
+            (false, _) => (DATAGRAM_DEFAULT, DATAGRAM_DEFAULT),
+        };
+        if call.send.largest_unfragmented() > at_least {
+            call.size_suspect = Some(suspect);
             call.size_probe = None;
         }
     }
@@ -88,9 +145,12 @@ impl Channel {
         if call.size_probe.is_some() {
             return;
         }
-        if call.size_suspect {
+        if call.size_suspect.is_some() {
             let size = self.hint.path.datagram_max();
             return self.send_size_probe(now, size, 0, out);
+        }
+        if !self.sends_jumbograms() && self.hint.path.datagram_max() >= DATAGRAM_DEFAULT {
+            return self.probe_larger(now, out);
         }
         let packets = self.jumbo_packets_wanted();
         let wanted = if packets < 2 { DATAGRAM_DEFAULT } else { jumbogram_len(packets) };
@@ -102,6 +162,38 @@ impl Channel {
         let jumbograms = (2..=packets).rev().map(jumbogram_len);
         let mut path = self.hint.path;
         let size = path.next_probe(now, jumbograms.chain([DATAGRAM_DEFAULT, DATAGRAM_BASE]));
+        if path != self.hint.path {
+            self.hint_mut().path = path;
+            out.peer.path = Some(path);
+        }
+        if let Some(size) = size {
+            self.send_size_probe(now, size, 0, out);
+        }
+    }
+
+    /// As [`Channel::probe_size`], for single packets above the usual size.
+    fn probe_larger(&mut self, now: Instant, out: &mut ChannelOutput) {
+        let Some(call) = &self.call else { return };
+        let known = self.hint.path.datagram_max();
+        let most = self.config.datagram_max_bytes as u16;
+        let least = self.least_larger();
+        // A peer that has not said that it takes so much is asked what it says to a large PING.
+        let wanted = call.peer_datagram_max.min(most).max(least);
+        let is_stale = known > DATAGRAM_DEFAULT && !self.hint.path.is_fresh(now);
+        if (wanted <= known && !is_stale)
+            || most <= DATAGRAM_DEFAULT
+            || call.peer_datagram_max == 0
+            || !Seq::FIRST.plus(LARGER_AFTER_PACKETS).before(call.send.next_seq())
+            || call.send.has_sent_last()
+            || !(call.is_proved || self.hint.is_proved(now))
+        {
+            return;
+        }
+        if is_stale {
+            return self.send_size_probe(now, wanted.min(known), 0, out);
+        }
+        let mut path = self.hint.path;
+        let size = path.next_larger(now, wanted);
         if path != self.hint.path {
             self.hint_mut().path = path;
             out.peer.path = Some(path);
@@ -128,9 +220,9 @@ impl Channel {
     ) {
         let Some(call) = &mut self.call else { return };
         let Some(probe) = call.size_probe.take_if(|probe| probe.serial == serial) else { return };
-        call.size_suspect = false;
+        call.size_suspect = None;
         let mut path = self.hint.path;
-        path.prove(probe.size);
+        path.prove(now, probe.size);
         self.learn(now, out, PeerReport { path: Some(path), ..PeerReport::default() });
     }
 
@@ -152,22 +244,25 @@ impl Channel {
         let Some(call) = &mut self.call else { return };
         let Some(probe) = call.size_probe.take() else { return };
         let lost = probe.lost + u8::from(call.timers.last_received > probe.sent_at);
-        if lost < PROBES_LOST_MAX {
+        let is_known = probe.size <= self.hint.path.datagram_max();
+        if lost < if is_known { PROBES_LOST_MAX } else { LARGER_LOST_MAX } {
             return self.send_size_probe(now, probe.size, lost, out);
         }
-        call.size_suspect = false;
+        call.size_suspect = None;
         self.refuse_size(now, probe.size, out);
         self.resend_larger(now, out);
     }
 
     /// The call ends while a size is in doubt. That it could end although the probe stays unanswered says
-    /// enough: what got through was fragmented.
+    /// enough: what got through was fragmented. The same goes for a larger size that was asked for long enough ago.
     pub(super) fn conclude_sizes(&mut self, now: Instant, out: &mut ChannelOutput) {
         let Some(call) = &self.call else { return };
-        if call.size_suspect
-            && let Some(probe) = call.size_probe
-            && call.timers.last_received > probe.sent_at
-        {
+        let Some(probe) = call.size_probe else { return };
+        let patience = match call.size_suspect {
+            Some(_) => Duration::ZERO,
+            None => call.rtt.memory().map_or(PROBE_ALLOWANCE, |memory| 2 * memory.srtt),
+        };
+        if call.timers.last_received.saturating_duration_since(probe.sent_at) > patience {
             self.refuse_size(now, probe.size, out);
         }
     }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::choices::Unlikely;
 use super::{Channel, ChannelOutput, Security};
-use crate::proto::call::{Call, CallState, PACE_INTERVAL};
+use crate::proto::call::{Call, CallState, PACE_INTERVAL, weight_of};
 use crate::proto::event::{self, ResendCause};
 use crate::proto::{CallFailure, Event, Role, Why};
 use crate::security::{PacketIds, PlainPacket};
@@ -18,9 +18,9 @@ const RTT_SAMPLES_MIN: u32 = 3;
 const RTT_INTERVAL: Duration = Duration::from_secs(1);
 /// Packets of one direction of a call: 2^31 (rx-wire.md 1.3).
 pub(super) const SEQ_MAX: u32 = 0x7fff_ffff;
-/// Packets of one burst, so that one step stays bounded whatever the windows are.
-const BURST_PACKETS_MAX: usize = 512;
-/// Packets that are sealed into one buffer, which lasts until the last of them is acknowledged.
+/// Packets of one burst, by weight, so that one step stays bounded whatever the windows are.
+const BURST_PACKETS_MAX: u32 = 512;
+/// Packets of the usual size that are sealed into one buffer, which lasts until the last of them is acknowledged.
 const SEAL_PACKETS_MAX: usize = 32;
 
 impl Channel {
@@ -29,7 +29,7 @@ impl Channel {
         if !self.may_transmit() {
             return;
         }
-        let mut payload_max = self.plain_max();
+        let mut payload_max = self.plain_max(now);
         let rto = {
             let extra = self.rto_extra();
             let Some(call) = &self.call else { return };
@@ -57,16 +57,18 @@ impl Channel {
         call.timers.pace = None;
         let is_slow_start = call.congestion.is_slow_start();
         let paced = call.pacer.allowed(now, &call.rtt, window, is_slow_start);
-        let most = paced.map_or(BURST_PACKETS_MAX, |paced| BURST_PACKETS_MAX.min(paced as usize));
+        let most = paced.map_or(BURST_PACKETS_MAX, |paced| BURST_PACKETS_MAX.min(paced));
+        let before = call.send.in_flight().saturating_sub(burst.len() as u32);
         while (call.send.in_flight() < window || call.must_resend)
-            && (burst.len() < most || (call.must_resend && burst.is_empty()))
+            && (call.send.in_flight() - before < most || (call.must_resend && burst.is_empty()))
             && let Some(seq) = call.send.take_next(limit, payload_max, now)
         {
             burst.push(seq);
             call.must_resend = false;
         }
-        call.pacer.take(burst.len() as u32);
-        if burst.len() >= most
+        let taken = call.send.in_flight() - before;
+        call.pacer.take(taken);
+        if taken >= most
             && paced.is_some()
             && call.send.in_flight() < window
             && call.send.has_next(limit, payload_max)
@@ -107,9 +109,18 @@ impl Channel {
         self.after_burst(now);
     }
 
+    /// Plain bytes that fit a packet of the usual size: what credit is reckoned with.
+    pub(super) fn usual_plain_max(&self) -> usize {
+        self.plain_max_of(self.hint.usual_datagram_max())
+    }
+
     /// Plain bytes that fit one DATA packet.
-    pub(super) fn plain_max(&self) -> usize {
-        let room = usize::from(self.hint.payload_max());
+    pub(super) fn plain_max(&self, now: Instant) -> usize {
+        self.plain_max_of(self.datagram_max(now))
+    }
+
+    fn plain_max_of(&self, datagram: u16) -> usize {
+        let room = usize::from(datagram) - HEADER_LEN;
         match &self.security {
             Security::Ready(Some(session)) => session.plain_max(room),
             _ => room,
@@ -141,8 +152,11 @@ impl Channel {
         let asks = self.asks_for_ack(now, burst, payload_max);
         let plain: usize = self.call.as_ref().map_or(0, |call| call.send.plain_len(burst));
         out.datagrams.reserve(burst.len() * HEADER_LEN + plain);
-        for run in burst.chunks(SEAL_PACKETS_MAX) {
-            self.seal_new(run, out);
+        if matches!(self.security, Security::Ready(Some(_))) {
+            let in_run = SEAL_PACKETS_MAX / weight_of(payload_max) as usize;
+            for run in burst.chunks(in_run.max(1)) {
+                self.seal_new(run, out);
+            }
         }
         let packets_max = self.jumbo_packets();
         let mut rest = burst;
@@ -274,14 +288,15 @@ impl Channel {
             return Asks::default();
         }
         let window = call.send.peer_window();
+        let weight = weight_of(payload_max);
         let at_end = (call.congestion.is_slow_start() && call.congestion.window() <= 4)
             || window <= 2
             || call.rtt.samples() < RTT_SAMPLES_MIN
             || call.ack_requested_at.is_none_or(|at| now > at + RTT_INTERVAL)
             || !call.send.has_unsent(payload_max)
             // The burst fills the window: nothing more leaves until an ACK comes.
-            || call.send.in_flight() >= call.congestion.window().min(window);
-        Asks { at_end, every: (window / 2).max(1) }
+            || call.send.in_flight() + weight > call.congestion.window().min(window);
+        Asks { at_end, every: (window / 2 / weight).max(1) }
     }
 
     fn note_resent(&self, burst: &[Seq], cause: ResendCause, out: &mut ChannelOutput) {
@@ -323,7 +338,7 @@ impl Channel {
 
     /// The peer's window lets nothing out and something waits: a probe goes out when the timer fires.
     fn arm_window_probe(&mut self, now: Instant) {
-        let payload_max = self.plain_max();
+        let payload_max = self.plain_max(now);
         let Some(call) = &mut self.call else { return };
         let is_closed = call.send.peer_window() == 0 && call.send.has_unsent(payload_max);
         let waits = is_closed || call.send.has_unacked();

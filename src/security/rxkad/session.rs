@@ -409,6 +409,11 @@ mod tests {
         }
         // What the field sends in a packet of 1412 bytes, or a little less.
         assert_eq!(LEVELS.map(|level| some_session(level).plain_max(1412)), [1412, 1408, 1400]);
+        // Of datagrams of 8124, 5692 and 65,000 bytes (rx-flow.md 9.3).
+        assert_eq!(LEVELS.map(|level| some_session(level).plain_max(8096)), [8096, 8092, 8088]);
+        assert_eq!(LEVELS.map(|level| some_session(level).plain_max(5664)), [5664, 5660, 5656]);
+        let largest = LEVELS.map(|level| some_session(level).plain_max(64_972));
+        assert_eq!(largest, [64_972, 64_968, 64_960]);
     }
 
     #[test]

@@ -64,7 +64,7 @@ impl Rack {
 /// What was found lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Losses {
-    /// Packets.
+    /// Packets, by weight.
     pub packets: u32,
     /// The lowest of them.
     pub first: Option<Seq>,
@@ -121,8 +121,8 @@ impl SendWindow {
             if sent.serial.before(delivered) {
                 if !sent.is_acked && !sent.is_lost && !sent.is_untold {
                     sent.is_untold = true;
-                    self.flying -= 1;
-                    self.untold += 1;
+                    self.flying -= u32::from(sent.weight);
+                    self.untold += u32::from(sent.weight);
                 }
             } else if !sent.is_resent {
                 self.untold_to = self.una.plus(index as u32);
@@ -163,14 +163,15 @@ impl SendWindow {
                 continue;
             }
             let seq = self.una.plus(index as u32);
+            let weight = u32::from(sent.weight);
             (sent.is_lost, sent.was_lost) = (true, true);
             if std::mem::take(&mut sent.is_untold) {
-                self.untold -= 1;
+                self.untold -= weight;
             } else {
-                self.flying -= 1;
+                self.flying -= weight;
             }
-            self.lost += 1;
-            losses.packets += 1;
+            self.lost += weight;
+            losses.packets += weight;
             losses.first.get_or_insert(seq);
             losses.last = match losses.last.is_none() {
                 true => sent.serial,
@@ -195,13 +196,13 @@ impl SendWindow {
         self.rack.saw_reordering = true;
     }
 
-    /// The retransmission timer ran out: everything unacknowledged counts as lost. Returns how many.
+    /// The retransmission timer ran out: everything unacknowledged counts as lost. Returns its weight.
     pub fn lose_all(&mut self) -> u32 {
         let mut count = 0;
         for sent in self.packets.iter_mut().filter(|sent| !sent.is_acked) {
             (sent.is_lost, sent.was_lost, sent.is_missing) = (true, true, false);
             sent.is_untold = false;
-            count += 1;
+            count += u32::from(sent.weight);
         }
         self.lost = count;
         self.lost_from = self.una;
@@ -215,7 +216,7 @@ impl SendWindow {
     pub fn trust_again(&mut self) {
         for sent in self.packets.iter_mut().filter(|sent| sent.is_lost) {
             (sent.is_lost, sent.was_lost) = (false, false);
-            self.flying += 1;
+            self.flying += u32::from(sent.weight);
         }
         self.lost = 0;
     }
@@ -226,8 +227,8 @@ impl SendWindow {
         let sent = &mut self.packets[index];
         (sent.is_resent, sent.is_missing) = (true, false);
         if std::mem::take(&mut sent.is_untold) {
-            self.untold -= 1;
-            self.flying += 1;
+            self.untold -= u32::from(sent.weight);
+            self.flying += u32::from(sent.weight);
         }
         Some(self.una.plus(index as u32))
     }
@@ -249,8 +250,9 @@ impl SendWindow {
             sent.is_lost = false;
             sent.is_resent = true;
             sent.is_missing = false;
-            self.lost -= 1;
-            self.flying += 1;
+            let weight = u32::from(sent.weight);
+            self.lost -= weight;
+            self.flying += weight;
             self.lost_from = seq.plus(1);
         }
         seq

@@ -29,19 +29,20 @@ impl SendWindow {
     }
 
     /// What is in flight in datagrams above `datagram_max` that might not be fragmented counts as lost.
-    /// Returns how many packets that is.
+    /// Returns their weight.
     pub fn lose_larger(&mut self, datagram_max: u16) -> u32 {
         let mut count = 0;
         for (index, sent) in self.packets.iter_mut().enumerate() {
             let is_larger = sent.datagram_len > datagram_max && !sent.may_fragment;
             if is_larger && !sent.is_acked && !sent.is_lost {
                 (sent.is_lost, sent.was_lost) = (true, true);
+                let weight = u32::from(sent.weight);
                 if std::mem::take(&mut sent.is_untold) {
-                    self.untold -= 1;
+                    self.untold -= weight;
                 } else {
-                    self.flying -= 1;
+                    self.flying -= weight;
                 }
-                count += 1;
+                count += weight;
                 self.lost_from = self.lost_from.earlier(self.una.plus(index as u32));
             }
         }

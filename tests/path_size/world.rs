@@ -1,7 +1,6 @@
-//! Sizes of datagrams between two endpoints of the bare core, over links that take no more than so much
-//! (rx-flow.md 9.3): reported or in silence, from the beginning or from some time on.
+//! Two endpoints of the bare core, and the path between them.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,35 +15,48 @@ use rxrpc::wire::{
     Ack, Cid, Epoch, Flags, Header, PacketType, ServiceId, check_jumbo, sub_packets,
 };
 
-const CLIENT: ([u8; 4], u16) = ([127, 0, 0, 1], 7001);
-const SERVER: ([u8; 4], u16) = ([127, 0, 0, 1], 7009);
+pub const CLIENT: ([u8; 4], u16) = ([127, 0, 0, 1], 7001);
+pub const SERVER: ([u8; 4], u16) = ([127, 0, 0, 1], 7009);
 const LATENCY: Duration = Duration::from_millis(2);
 
 /// A client that sends a request, and a server that reads it and answers with a byte.
-struct World {
-    now: Instant,
+pub struct World {
+    pub now: Instant,
     /// The client first.
-    ends: [InlineEndpoint; 2],
+    pub ends: [InlineEndpoint; 2],
     flying: VecDeque<(Instant, usize, Vec<u8>)>,
-    mtu: usize,
-    reports: bool,
+    pub mtu: usize,
+    pub reports: bool,
     /// Of DATA datagrams, one in so many is lost; 0 = none.
-    lost_every: usize,
+    pub lost_every: usize,
     data_sent: usize,
     requests: HashMap<CallRef, Vec<u8>>,
     replied: Vec<Vec<u8>>,
     is_answered: bool,
     /// Sizes of the client's datagrams that could not be fragmented, without those lost.
-    passed: Vec<usize>,
-    too_big: usize,
+    pub passed: Vec<usize>,
+    pub too_big: usize,
     /// Sizes of PINGs above that of an ordinary one.
-    probed: Vec<usize>,
+    pub probed: Vec<usize>,
     /// First seq and packets of the client's DATA datagrams.
-    data: Vec<(u32, usize)>,
+    pub data: Vec<(u32, usize)>,
+    /// Serials of these PINGs.
+    pub probe_serials: Vec<u32>,
+    /// The server's last ACK.
+    pub last_ack: Vec<u8>,
+    /// What the server's ACKs say that it takes, if that is not what they say.
+    pub said: Option<u32>,
+    /// Sizes of the client's DATA datagrams.
+    pub data_sizes: Vec<usize>,
+    /// The server reads nothing of a request beyond so many bytes, until it is `usize::MAX`.
+    pub reads_max: usize,
+    unread: Vec<(CallRef, u32, usize)>,
+    /// Most bytes that the server ever held.
+    pub held_max: usize,
 }
 
 impl World {
-    fn new(mtu: usize, reports: bool, adjust: impl Fn(&mut EndpointConfig)) -> World {
+    pub fn new(mtu: usize, reports: bool, adjust: impl Fn(&mut EndpointConfig)) -> World {
         let now = Instant::now();
         let mut config = EndpointConfig::default();
         adjust(&mut config);
@@ -71,15 +83,22 @@ impl World {
             too_big: 0,
             probed: Vec::new(),
             data: Vec::new(),
+            probe_serials: Vec::new(),
+            last_ack: Vec::new(),
+            said: None,
+            data_sizes: Vec::new(),
+            reads_max: usize::MAX,
+            unread: Vec::new(),
+            held_max: 0,
         }
     }
 
     /// One call with a request of `len` bytes; returns how long it took.
-    fn call(&mut self, len: usize) -> Duration {
+    pub fn call(&mut self, len: usize) -> Duration {
         self.call_with(len, |_| {})
     }
 
-    fn call_with(&mut self, len: usize, mut each_ms: impl FnMut(&mut World)) -> Duration {
+    pub fn call_with(&mut self, len: usize, mut each_ms: impl FnMut(&mut World)) -> Duration {
         let request: Vec<u8> = (0..len).map(|index| (index * 31 % 251) as u8).collect();
         let route = match self.ends[0].routes().first() {
             Some(route) => *route,
@@ -99,7 +118,7 @@ impl World {
         self.now - began
     }
 
-    fn pass(&mut self, time: Duration) {
+    pub fn pass(&mut self, time: Duration) {
         let end = self.now + time;
         loop {
             while self.step() {}
@@ -117,6 +136,8 @@ impl World {
             for end in &mut self.ends {
                 end.advance(self.now);
             }
+            let held = self.ends[1].channels().map(|channel| channel.buffered_bytes()).sum();
+            self.held_max = self.held_max.max(held);
         }
         self.now = end;
     }
@@ -137,10 +158,17 @@ impl World {
     }
 
     fn send(&mut self, from: usize, sent: SentDatagram) {
-        let SentDatagram { to, datagram, may_fragment } = sent;
+        let SentDatagram { to, mut datagram, may_fragment } = sent;
         let header = Header::decode(&datagram).unwrap();
         if from == 0 {
             self.note(&header, &datagram);
+        } else if header.packet_type == PacketType::Ack {
+            let table_len = usize::from(datagram[28 + 17]);
+            if let Some(said) = self.said {
+                let word = 28 + 18 + table_len + 3;
+                datagram[word..word + 4].copy_from_slice(&said.to_be_bytes());
+            }
+            self.last_ack.clone_from(&datagram);
         }
         if datagram.len() > self.mtu && !may_fragment {
             self.too_big += 1;
@@ -166,6 +194,7 @@ impl World {
             PacketType::Data => {
                 let packets = check_jumbo(header, datagram).unwrap();
                 self.data.push((header.seq.0, packets));
+                self.data_sizes.push(datagram.len());
                 let mut walk = sub_packets(*header, datagram.len());
                 while let Some(packet) = walk.next_in(datagram) {
                     let is_followed = packet.header.flags.has(Flags::JUMBO_PACKET);
@@ -176,6 +205,7 @@ impl World {
                 let ack = Ack::decode(&datagram[28..]).unwrap();
                 assert!(ack.excess.iter().all(|byte| *byte == 0), "padded with zeros");
                 self.probed.push(datagram.len());
+                self.probe_serials.push(header.serial.0);
             }
             _ => {}
         }
@@ -185,11 +215,14 @@ impl World {
         match notice {
             Notice::Data(pieces) => {
                 let bytes = pieces.iter().map(Bytes::len).sum();
+                let packets = pieces.len() as u32;
                 if at == 1 {
                     let request = self.requests.entry(call).or_default();
                     pieces.iter().for_each(|piece| request.extend_from_slice(piece));
+                    if request.len() > self.reads_max {
+                        return self.unread.push((call, packets, bytes));
+                    }
                 }
-                let packets = pieces.len() as u32;
                 self.ends[at].command(self.now, call, Command::Consumed { packets, bytes });
             }
             Notice::End if at == 1 => {
@@ -207,179 +240,18 @@ impl World {
         }
     }
 
+    /// The server reads what it has left.
+    pub fn read(&mut self) {
+        self.reads_max = usize::MAX;
+        for (call, packets, bytes) in std::mem::take(&mut self.unread) {
+            self.ends[1].command(self.now, call, Command::Consumed { packets, bytes });
+        }
+    }
+
     /// Largest datagram that the client believes in.
-    fn datagram_max(&self) -> u16 {
+    pub fn datagram_max(&self) -> u16 {
         let to = SocketAddr::from(SERVER);
         let summaries = self.ends[0].router().peer_summaries();
         summaries.iter().find(|peer| peer.address == to).map_or(0, |peer| peer.datagram_max)
     }
-}
-
-/// Jumbograms of up to `packets` packets, both ways.
-fn jumbograms(packets: u32) -> impl Fn(&mut EndpointConfig) {
-    move |config| {
-        for call in [&mut config.client.call, &mut config.server.call] {
-            call.jumbo_receive_packets = packets;
-            call.jumbo_send_packets = packets;
-        }
-    }
-}
-
-#[test]
-fn a_path_that_says_too_big_costs_no_timer() {
-    let mut world = World::new(1252, true, |_| {});
-    let took = world.call(200_000);
-    assert!(took < Duration::from_millis(300), "{took:?}");
-    assert_eq!(world.datagram_max(), 1252);
-    let counters = world.ends[0].counters();
-    assert_eq!(counters.resent_by_timer, 0);
-    assert_eq!((world.too_big, counters.resent), (10, 10), "the first burst, once");
-    world.call(200_000);
-    assert_eq!(world.too_big, 10, "the next call knows");
-}
-
-#[test]
-fn a_black_hole_is_noticed_and_the_next_call_knows() {
-    let mut world = World::new(1252, false, |config| config.client.call.jumbo_send_packets = 2);
-    let took = world.call(200_000);
-    assert!(took < Duration::from_secs(8), "{took:?}");
-    assert_eq!(world.datagram_max(), 1200);
-    let lost = world.too_big;
-    let took = world.call(200_000);
-    assert!(took < Duration::from_millis(300), "{took:?}");
-    assert_eq!(world.too_big, lost);
-}
-
-#[test]
-fn a_black_hole_is_noticed_by_a_call_of_one_packet() {
-    let mut world = World::new(1252, false, |config| config.client.call.jumbo_send_packets = 2);
-    world.call(1412);
-    world.call(1412);
-    assert_eq!(world.datagram_max(), 1200);
-    let lost = world.too_big;
-    let took = world.call(1412);
-    assert!(took < Duration::from_millis(300), "{took:?}");
-    assert_eq!(world.too_big, lost);
-}
-
-#[test]
-fn an_ordinary_loss_makes_no_datagram_smaller() {
-    let mut world = World::new(1440, false, |config| config.client.call.jumbo_send_packets = 2);
-    world.lost_every = 7;
-    world.call(300_000);
-    assert_eq!((world.datagram_max(), world.too_big), (1440, 0));
-}
-
-#[test]
-fn no_datagram_is_above_the_usual_size_unless_asked_for() {
-    let mut world = World::new(65_000, false, |config| {
-        config.server.call.jumbo_receive_packets = 6;
-    });
-    world.call(1_000_000);
-    assert_eq!((world.passed.iter().max(), world.probed.len()), (Some(&1440), 0));
-}
-
-#[test]
-fn jumbograms_are_sent_where_peer_and_path_take_them() {
-    let mut world = World::new(65_000, false, jumbograms(4));
-    world.call(1_000_000);
-    assert_eq!(world.probed, [5688], "one padded PING proves it");
-    assert_eq!(world.data.iter().map(|(_, packets)| *packets).max(), Some(4));
-    let in_jumbograms: usize =
-        world.data.iter().map(|(_, packets)| *packets).filter(|packets| *packets == 4).sum();
-    assert!(in_jumbograms > 500, "{in_jumbograms} of 709");
-    assert_eq!(world.ends[0].counters().resent, 0);
-}
-
-#[test]
-fn a_peer_that_takes_no_jumbograms_gets_none_and_is_not_probed() {
-    let mut world = World::new(65_000, false, |config| {
-        config.client.call.jumbo_send_packets = 6;
-    });
-    world.call(1_000_000);
-    assert_eq!((world.passed.iter().max(), world.probed.len()), (Some(&1440), 0));
-}
-
-#[test]
-fn the_path_decides_how_many_packets_a_jumbogram_has() {
-    // In silence each size is tried three times; a report settles it at once.
-    for (mtu, reports, packets) in
-        [(4272, false, 3), (2900, true, 2), (2900, false, 2), (1472, true, 1), (1472, false, 1)]
-    {
-        // A small window makes calls last long enough for three probes.
-        let mut world = World::new(mtu, reports, |config| {
-            jumbograms(4)(config);
-            config.server.call.receive_window_max_packets = 32;
-        });
-        for _ in 0..4 {
-            world.call(3_000_000);
-        }
-        let most = world.data.iter().map(|(_, packets)| *packets).max();
-        assert_eq!(most, Some(packets), "{mtu} {reports}");
-        assert!(world.probed.len() <= 10, "{mtu} {reports}: {:?}", world.probed);
-        assert_eq!(world.ends[0].counters().resent, 0, "{mtu} {reports}: only PINGs are lost");
-    }
-}
-
-#[test]
-fn a_path_that_takes_less_in_mid_call_loses_no_call() {
-    for reports in [true, false] {
-        let mut world = World::new(9000, reports, jumbograms(4));
-        let mut left = 20;
-        let took = world.call_with(3_000_000, |world| {
-            left -= 1;
-            if left == 0 {
-                assert_eq!(world.datagram_max(), 5688);
-                world.mtu = 1472;
-            }
-        });
-        assert!(took < Duration::from_secs(10), "{took:?}");
-        let expected = if reports { 1472 } else { 1440 };
-        // Recovery may be over before the three padded PINGs of a verdict are.
-        for _ in 0..4 {
-            if world.datagram_max() != expected {
-                world.call(1_000_000);
-            }
-        }
-        assert_eq!(world.datagram_max(), expected, "reported: {reports}");
-        let lost = world.too_big;
-        world.call(1_000_000);
-        assert_eq!(world.too_big, lost);
-    }
-}
-
-#[test]
-fn packets_go_again_singly() {
-    let mut world = World::new(9000, false, jumbograms(6));
-    world.lost_every = 11;
-    for _ in 0..5 {
-        world.call(500_000);
-    }
-    let mut calls = 0;
-    let mut seen = HashSet::new();
-    for (seq, packets) in &world.data {
-        if *seq == 1 && *packets >= 1 && seen.len() > 300 {
-            calls += 1;
-            seen.clear();
-        }
-        let again = (0..*packets as u32).any(|behind| !seen.insert(seq + behind));
-        assert!(!again || *packets == 1, "{packets} packets from {seq}");
-    }
-    assert!(calls >= 4 && world.data.iter().any(|(_, packets)| *packets > 1));
-}
-
-#[test]
-fn what_did_not_pass_is_tried_again_after_ten_minutes() {
-    let mut world = World::new(1252, true, |config| {
-        config.client.client_idle = Duration::from_secs(3600);
-        config.server.server_idle = Duration::from_secs(3600);
-    });
-    world.call(200_000);
-    world.mtu = 1500;
-    world.pass(Duration::from_secs(590));
-    world.call(200_000);
-    assert_eq!((world.datagram_max(), world.probed.len()), (1252, 0));
-    world.pass(Duration::from_secs(20));
-    world.call(200_000);
-    assert_eq!((world.datagram_max(), &world.probed[..]), (1440, &[1440][..]));
 }
