@@ -23,6 +23,8 @@ const AFS_CALL_RATE: f64 = 40e3;
 pub const AFS_THREADS: u64 = 32;
 /// Windows of the plot of throughput over window, packets; 0 = the defaults.
 pub const WINDOWS: [u32; 7] = [8, 16, 32, 64, 128, 255, 1024];
+/// Datagrams of `sizes`, bytes.
+const SIZES: [usize; 6] = [1440, 2856, 4060, 8124, 16_248, 32_500];
 pub const LOSSES: [f64; 4] = [0.0, 0.001, 0.01, 0.05];
 pub const ROUND_TRIPS_MS: [f64; 3] = [0.1, 10.0, 100.0];
 /// Connections of `scale`.
@@ -147,6 +149,32 @@ pub fn windows(book: &mut Book, options: &Options) {
             let load = Load::Bulk { way: Way::Recv, seconds: options.seconds / 2.0 };
             let result = sample("window", &window.to_string(), pair, &end, &end, load);
             book.take(&format!("window {window}"), result);
+        }
+    }
+}
+
+/// Throughput over the size of datagrams, beside the raw loop's of the same size.
+pub fn sizes(book: &mut Book, options: &Options) {
+    for pair in 0..options.pairs {
+        for size in SIZES {
+            for (stack, way) in
+                [(Stack::Ours, Way::Recv), (Stack::Ours, Way::Send), (Stack::Raw, Way::Send)]
+            {
+                let case = format!("{size} B {}", way.name());
+                let mut end = End::server(stack);
+                end.datagram = size;
+                let result = match stack {
+                    Stack::Raw => raw_bulk(pair, &case, size, options.seconds),
+                    _ => {
+                        let load = Load::Bulk { way, seconds: options.seconds };
+                        sample("sizes", &case, pair, &end, &end, load)
+                    }
+                };
+                let result = result.map(|sample| Sample { bench: "sizes".into(), ..sample });
+                if let Some(sample) = book.take(&format!("sizes {case} {}", stack.name()), result) {
+                    check_regime(book, &sample);
+                }
+            }
         }
     }
 }

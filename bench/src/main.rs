@@ -62,6 +62,8 @@ enum What {
     /// One call as fast as it goes, each way, beside the raw loop and an inline loop over the same core; and
     /// over the window
     Bulk,
+    /// Bulk over the size of datagrams, ours and the raw loop's
+    Sizes,
     /// Small calls, 1, 16 and 64 in flight
     Calls,
     /// Bulk through loss and delay, beside quinn and OpenAFS
@@ -143,6 +145,7 @@ fn run(args: &Args) -> Result<()> {
             benches::bulk(b, o, &[Ours, Raw, Inline]);
             benches::windows(b, o);
         }
+        What::Sizes => benches::sizes(b, o),
         What::Calls => benches::calls(b, o, &[(1, &[Ours, Raw]), (16, &[Ours]), (64, &[Ours])]),
         What::Grid => benches::grid(b, o, afs.as_ref()),
         What::Idle => benches::idle(b, o),

@@ -76,7 +76,7 @@ pub struct End {
     /// Receive and send window of ours, packets; 0 = the defaults.
     #[serde(default)]
     pub window: u32,
-    /// Raw: bytes of a datagram, and the file that both ends map.
+    /// Raw: bytes of a datagram, and the file that both ends map. Ours: the most bytes of a datagram; 0 = the default.
     #[serde(default)]
     pub datagram: usize,
     #[serde(default)]

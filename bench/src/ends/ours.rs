@@ -32,7 +32,7 @@ const OPENING: usize = 64;
 
 /// Limits out of the way; nothing else is changed, but the windows if that is asked for.
 fn builder(end: &End) -> EndpointBuilder {
-    let (jumbo, window) = (end.jumbo, end.window);
+    let (jumbo, window, datagram) = (end.jumbo, end.window, end.datagram);
     Endpoint::builder().bind(([127, 0, 0, 1], 0)).configure(|config| {
         config.connections_max = 1_000_000;
         config.connections_per_peer_max = 1_000_000;
@@ -43,6 +43,9 @@ fn builder(end: &End) -> EndpointBuilder {
             side.unserved_idle = Duration::from_secs(3600);
             side.call.jumbo_receive_packets = jumbo;
             side.call.jumbo_send_packets = jumbo;
+            if datagram > 0 {
+                side.call.datagram_max_bytes = datagram as u32;
+            }
             if window > 0 {
                 side.call.receive_window_max_packets = window;
                 side.call.send_window_max_packets = window;
