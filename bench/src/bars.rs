@@ -234,7 +234,7 @@ pub fn figures(book: &Book) -> String {
         let median = |metric: fn(&Sample) -> f64| {
             book.figure(&at, metric).map_or("-".to_owned(), |spread| short(spread.median))
         };
-        let is_bulk = matches!(bench, "bulk" | "grid" | "openafs" | "window")
+        let is_bulk = matches!(bench, "bulk" | "grid" | "openafs" | "window" | "sizes")
             || (bench == "raw" && case != "ping-pong");
         let (rate, cpu) = if is_bulk {
             let rate = median(|sample| sample.rate() / 1e6);

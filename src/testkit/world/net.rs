@@ -282,7 +282,7 @@ impl World {
 
     /// How many times the bytes that came from an address an endpoint may send there before the address has proved
     /// itself, by naming a serial or answering a challenge: a rule of the world's. `None` = any number. 3, as
-    /// [`EndpointConfig::amplification_max`](crate::EndpointConfig::amplification_max) is, unless set.
+    /// [`EndpointConfig::amplification_max`](crate::proto::config::EndpointConfig::amplification_max) is, unless set.
     pub fn set_amplification_max(&self, times: Option<u32>) {
         self.state().referee.set_amplification(times);
     }
