@@ -6,7 +6,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use rxrpc::security::rxkad::{self, SessionKey, Token};
 use rxrpc::security::{
     ClientClass, ConnectionIds, Level, PacketIds, PlainPacket, SealedPacket, Session,
@@ -39,11 +39,11 @@ fn measure_level(level: Level) {
     let packets: Vec<_> = (1..=RUN as u32).map(|seq| PlainPacket { ids: ids(seq), len }).collect();
     let mut sealed = Vec::new();
     for (packet, plain) in packets.iter().zip(plain.chunks(len)) {
-        let mut out = Vec::new();
+        let mut out = BytesMut::new();
         let cksum = session.seal(&packet.ids, plain, &mut out);
         sealed.push(SealedPacket { ids: packet.ids, cksum, payload: Bytes::from(out) });
     }
-    let mut out = Vec::new();
+    let mut out = BytesMut::new();
     let mut ends = Vec::new();
     let single = measure(|| {
         for (packet, plain) in packets.iter().zip(plain.chunks(len)) {
@@ -57,7 +57,7 @@ fn measure_level(level: Level) {
         session.seal_run(&packets, black_box(&plain), &mut out, &mut ends);
     });
     report(level, "seal", len, single, run);
-    let mut opened = Vec::new();
+    let (mut memory, mut opened) = (BytesMut::new(), Vec::new());
     let single = measure(|| {
         for packet in &sealed {
             let opened = session.open(&packet.ids, packet.cksum, packet.payload.clone());
@@ -66,7 +66,8 @@ fn measure_level(level: Level) {
     });
     let run = measure(|| {
         opened.clear();
-        let _ = black_box(session.open_run(black_box(&sealed), &mut opened));
+        memory.reserve(ROOM * RUN);
+        let _ = black_box(session.open_run(black_box(&sealed), &mut memory, &mut opened));
     });
     report(level, "open", len, single, run);
 }

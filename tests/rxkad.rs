@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use rxrpc::proto::channel::{Command, Notice, Start};
 use rxrpc::proto::config::EndpointConfig;
 use rxrpc::proto::router::{Identity, Offer, RouteId};
@@ -1022,13 +1022,18 @@ fn a_packet_with_any_bit_flipped_is_refused_by_its_first_block_or_is_other_data(
             let payload = Bytes::copy_from_slice(&datagram[HEADER_LEN..]);
             let mut whole = Vec::new();
             let run = [SealedPacket { ids, cksum: header.cksum, payload }];
-            assert_eq!(session.open_run(&run, &mut whole), Ok(()), "{}", recording.name);
+            assert_eq!(
+                session.open_run(&run, &mut BytesMut::new(), &mut whole),
+                Ok(()),
+                "{}",
+                recording.name
+            );
             for bit in 0..(datagram.len() - HEADER_LEN) * 8 {
                 let mut payload = datagram[HEADER_LEN..].to_vec();
                 payload[bit / 8] ^= 1 << (bit % 8);
                 let run = [SealedPacket { ids, cksum: header.cksum, payload: payload.into() }];
                 let mut opened = Vec::new();
-                let outcome = session.open_run(&run, &mut opened);
+                let outcome = session.open_run(&run, &mut BytesMut::new(), &mut opened);
                 let place = format!("{} {ids:?} bit {bit}", recording.name);
                 // At auth and crypt check and length stand in the first eight bytes; the rest is data.
                 if recording.level >= Level::Auth && bit < 64 {

@@ -1,24 +1,26 @@
-//! What rxkad takes from the allocator: for a packet that is sealed nothing, for a run of packets that are opened, be
-//! it of one or of many, the buffer that they share, and for an input no more than its bytes explain.
+//! What rxkad takes from the allocator: nothing for a packet, sealed or opened, alone or with others, in the memory
+//! that channels hand on from run to run; and for an input no more than its bytes explain.
 #![cfg(feature = "rxkad")]
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use rxrpc::security::rxkad::keys::ccache::Ccache;
 use rxrpc::security::rxkad::keys::{KeyArgument, ServerKeys};
 use rxrpc::security::rxkad::ticket::{KVNO_K5_PART, KVNO_K5_WHOLE};
-use rxrpc::security::rxkad::{Client, INDEX, Level, Server, SessionKey, TicketOpener, Token};
+use rxrpc::security::rxkad::{
+    Client, INDEX, Level, Principal, Server, SessionKey, TicketOpener, Token,
+};
 use rxrpc::security::{
-    ClientClass, ConnectionIds, PacketIds, PlainPacket, SealedPacket, ServerClass,
+    ClientClass, ConnectionIds, PacketIds, PlainPacket, RxNull, SealedPacket, ServerClass,
+    rxkad_client, rxkad_server,
 };
 use rxrpc::wire::{CallNumber, Cid, Epoch, Seq, ServiceId};
+use rxrpc::{ConnectOptions, Endpoint, ServiceOptions, unary};
 
-/// The buffer that all packets of a run are opened into, and what shares it.
-const OPEN_RUN_ALLOCATIONS_MAX: u64 = 2;
-/// Of more packets than this, the list of their places too.
-const PLACES_INLINE: usize = 8;
+/// Allocations that a call with a packet each way has more at crypt than with rxnull, both ends.
+const SEALED_CALL_MORE_MAX: f64 = 0.5;
 
 fn ids(seq: u32) -> PacketIds {
     PacketIds { cid: Cid(4), call_number: CallNumber(1), seq: Seq(seq), from_client: true }
@@ -29,7 +31,7 @@ fn connection() -> ConnectionIds {
 }
 
 #[test]
-fn nothing_is_allocated_to_seal_and_one_shared_buffer_to_open_a_run() {
+fn nothing_is_allocated_to_seal_or_open_a_run() {
     for level in [Level::Clear, Level::Auth, Level::Crypt] {
         let key = SessionKey::new([1; 8]);
         let token = Token { kvno: 1, ticket: Vec::new(), key, expires: SystemTime::UNIX_EPOCH };
@@ -40,13 +42,14 @@ fn nothing_is_allocated_to_seal_and_one_shared_buffer_to_open_a_run() {
             let plain = vec![7; len * count];
             let packets: Vec<_> =
                 (1..=count as u32).map(|seq| PlainPacket { ids: ids(seq), len }).collect();
-            // Used over and over by a connection: they have grown already.
-            let (mut out, mut ends) = (Vec::with_capacity(2000 * count), Vec::with_capacity(count));
+            // Used over and over by channels: they have grown already.
+            let room = 2000 * count;
+            let (mut out, mut ends) = (BytesMut::with_capacity(room), Vec::with_capacity(count));
             let sealing = allocation_counter::measure(|| {
                 session.seal_run(&packets, &plain, &mut out, &mut ends);
             });
             assert_eq!(sealing.count_total, 0, "{level}, {count} packets sealed");
-            let all = Bytes::from(out);
+            let all = out.freeze();
             let mut from = 0;
             let sealed: Vec<_> = (packets.iter().zip(&ends))
                 .map(|(packet, sealed)| {
@@ -54,18 +57,74 @@ fn nothing_is_allocated_to_seal_and_one_shared_buffer_to_open_a_run() {
                     SealedPacket { ids: packet.ids, cksum: sealed.cksum, payload }
                 })
                 .collect();
-            let mut opened = Vec::with_capacity(count);
-            let opening = allocation_counter::measure(|| {
-                session.open_run(&sealed, &mut opened).expect("it opens");
-            });
-            assert!(opened.concat() == plain, "{level}, {count} packets");
-            let most = match level {
-                Level::Clear => 0,
-                _ => OPEN_RUN_ALLOCATIONS_MAX + u64::from(count > PLACES_INLINE),
-            };
-            assert!(opening.count_total <= most, "{level}, {count} packets opened: {opening:?}");
+            let (mut memory, mut opened) = (BytesMut::new(), Vec::with_capacity(count));
+            // The second run has the first one's memory, which nobody reads any more.
+            for round in 0..3 {
+                opened.clear();
+                assert!(memory.try_reclaim(room) || round == 0, "{level}, {count} packets");
+                memory.reserve(room);
+                let opening = allocation_counter::measure(|| {
+                    session.open_run(&sealed, &mut memory, &mut opened).expect("it opens");
+                });
+                assert!(opened.concat() == plain, "{level}, {count} packets");
+                // What counts who reads the memory.
+                let most = if round == 0 { 1 } else { 0 };
+                assert!(opening.count_total <= most, "{level}, {count} packets: {opening:?}");
+            }
         }
     }
+}
+
+/// What a server offers and its client connects with.
+type Classes = (Arc<dyn ServerClass>, Arc<dyn ClientClass>);
+
+/// Allocations that a call with 64 bytes each way has, both ends, through the tree of actors and the kernel.
+fn per_call(security: fn() -> Classes) -> f64 {
+    let calls = |count| {
+        let of = allocation_counter::measure(|| {
+            actix_rt::System::new().block_on(async {
+                let (server_class, security) = security();
+                let security_classes = vec![server_class];
+                let options = ServiceOptions { security_classes, ..ServiceOptions::default() };
+                let echo = unary(async |request| Ok(request.bytes));
+                let at = ([127, 0, 0, 1], 0);
+                let server = Endpoint::builder().bind(at).service_with(1, echo, options);
+                let server = server.start().await.unwrap();
+                let client = Endpoint::builder().bind(at).start().await.unwrap();
+                let options = ConnectOptions { security, ..ConnectOptions::default() };
+                let connection =
+                    client.connect_with(server.local_addr(), 1, options).await.unwrap();
+                let request = Bytes::from(vec![7; 64]);
+                for _ in 0..count {
+                    assert_eq!(connection.call(request.clone()).await.unwrap().len(), 64);
+                }
+            });
+        });
+        of.count_total as f64
+    };
+    calls(10);
+    let more = 300;
+    (calls(10 + more) - calls(10)) / more as f64
+}
+
+#[test]
+fn a_sealed_call_has_as_few_allocations_as_one_that_is_not() {
+    let open = || (Arc::new(RxNull) as _, Arc::new(RxNull) as _);
+    let sealed = || {
+        let key = format!("18:1:{}", "5a".repeat(32)).parse::<KeyArgument>().expect("a key");
+        let keys = ServerKeys::from(key);
+        let [name, instance, cell] = ["alice", "", ""].map(str::to_owned);
+        let alice = Principal { name, instance, cell };
+        let hour = Duration::from_secs(3600);
+        let token = keys.print_token(&alice, SystemTime::now(), hour, &[5; 32]).expect("a token");
+        (rxkad_server(keys, Level::Crypt), rxkad_client(token, Level::Crypt))
+    };
+    let differ = || (per_call(sealed), per_call(open));
+    // A machine that is busy with other things has timers run out, which only ever adds some.
+    let is_good = |(sealed, open): &(f64, f64)| *sealed <= open + SEALED_CALL_MORE_MAX;
+    let (sealed, open) = (0..5).map(|_| differ()).find(is_good).unwrap_or_else(differ);
+    println!("{sealed:.2} allocations per call at crypt, {open:.2} with rxnull");
+    assert!(is_good(&(sealed, open)), "{sealed:.2} beside {open:.2}");
 }
 
 /// What any of the inputs below may take: some kilobytes of buffers, whatever its numbers say.

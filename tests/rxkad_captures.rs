@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use rxrpc::security::rxkad::keys::{KeyArgument, ServerKeys};
 use rxrpc::security::rxkad::{
     Client, INDEX, Level, RxkadError, Server, SessionKey, TicketOpener, Token,
@@ -141,7 +141,9 @@ fn session(
 fn guess_session(name: &str, ids: ConnectionIds, packets: &[SealedPacket]) -> Arc<dyn Session> {
     assert_eq!(name, "rxkad-refused");
     let session = |level| client(ids, SESSION_KEY, level, 0, &[]).session.expect("one");
-    let opens = |session: &Arc<dyn Session>| session.open_run(packets, &mut Vec::new()).is_ok();
+    let opens = |session: &Arc<dyn Session>| {
+        session.open_run(packets, &mut BytesMut::new(), &mut Vec::new()).is_ok()
+    };
     let levels = [Level::Crypt, Level::Auth, Level::Clear];
     levels.map(session).into_iter().find(opens).expect("a level that fits")
 }
@@ -209,13 +211,15 @@ fn client(
 /// Opens all packets, alone and together, seals them again, and returns how many plain bytes they have.
 fn check_packets(name: &str, session: &dyn Session, packets: &[SealedPacket]) -> usize {
     let mut together = Vec::new();
-    session.open_run(packets, &mut together).unwrap_or_else(|code| panic!("{name}: {code}"));
+    session
+        .open_run(packets, &mut BytesMut::new(), &mut together)
+        .unwrap_or_else(|code| panic!("{name}: {code}"));
     let plain: Vec<PlainPacket> = packets
         .iter()
         .zip(&together)
         .map(|(packet, plain)| PlainPacket { ids: packet.ids, len: plain.len() })
         .collect();
-    let (mut out, mut ends) = (Vec::new(), Vec::new());
+    let (mut out, mut ends) = (BytesMut::new(), Vec::new());
     session.seal_run(&plain, &together.concat(), &mut out, &mut ends);
     let mut start = 0;
     for ((packet, plain), sealed) in packets.iter().zip(&together).zip(ends) {

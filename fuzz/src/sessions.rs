@@ -1,7 +1,7 @@
 //! Packets of a secured connection: anything is opened or refused, and what is sealed opens.
 
 use arbitrary::{Result, Unstructured};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use rxrpc::security::rxkad::{Client, INDEX, Level, SessionKey, Token};
 use rxrpc::security::{
     ClientClass, ConnectionIds, PacketIds, PlainPacket, SealedEnd, SealedPacket, Session,
@@ -49,13 +49,14 @@ fn one(source: &mut Unstructured<'_>) -> Result<()> {
         {
             let ids = packet(seq.wrapping_add(packets.len() as u32));
             // The checksum depends on the numbers alone: with the right one the payload is looked at.
-            let cksum = if is_right { session.seal(&ids, b"", &mut Vec::new()) } else { cksum };
+            let cksum =
+                if is_right { session.seal(&ids, b"", &mut BytesMut::new()) } else { cksum };
             let payload = source.bytes(usize::from(len).min(source.len()))?;
             let payload = Bytes::copy_from_slice(payload);
             packets.push(SealedPacket { ids, cksum, payload });
         }
         let mut together = Vec::new();
-        let result = session.open_run(&packets, &mut together);
+        let result = session.open_run(&packets, &mut BytesMut::new(), &mut together);
         let mut apart = Vec::new();
         let one_by_one = packets.iter().try_for_each(|packet| {
             let opened = session.open(&packet.ids, packet.cksum, packet.payload.clone())?;
@@ -78,9 +79,9 @@ fn one(source: &mut Unstructured<'_>) -> Result<()> {
         packets.push(PlainPacket { ids, len: bytes.len() });
         plain.extend_from_slice(bytes);
     }
-    let (mut together, mut ends) = (Vec::new(), Vec::new());
+    let (mut together, mut ends) = (BytesMut::new(), Vec::new());
     session.seal_run(&packets, &plain, &mut together, &mut ends);
-    let (mut apart, mut at, mut start) = (Vec::new(), 0, 0);
+    let (mut apart, mut at, mut start) = (BytesMut::new(), 0, 0);
     assert_eq!(ends.len(), packets.len());
     for (packet, SealedEnd { end, cksum }) in packets.iter().zip(ends) {
         let own = &plain[at..at + packet.len];

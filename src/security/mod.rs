@@ -21,7 +21,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::wire::{AbortCode, CallNumber, Cid, Epoch, SecurityIndex, Seq, ServiceId};
 
@@ -98,7 +98,7 @@ pub trait Session: fmt::Debug + Send + Sync {
     fn plain_max(&self, room: usize) -> usize;
 
     /// Appends the sealed form of `plain` to `out` and returns the header's checksum field.
-    fn seal(&self, packet: &PacketIds, plain: &[u8], out: &mut Vec<u8>) -> u16;
+    fn seal(&self, packet: &PacketIds, plain: &[u8], out: &mut BytesMut) -> u16;
 
     /// The plain form of a payload that came with `cksum` in its header; the error is the code to abort with.
     fn open(&self, packet: &PacketIds, cksum: u16, sealed: Bytes) -> Result<Bytes, AbortCode>;
@@ -110,7 +110,7 @@ pub trait Session: fmt::Debug + Send + Sync {
         &self,
         packets: &[PlainPacket],
         mut plain: &[u8],
-        out: &mut Vec<u8>,
+        out: &mut BytesMut,
         sealed: &mut Vec<SealedEnd>,
     ) {
         for packet in packets {
@@ -122,8 +122,16 @@ pub trait Session: fmt::Debug + Send + Sync {
     }
 
     /// Opens packets that came together, as [`Session::open`] does it one by one. `plain` gets their plain
-    /// forms, in order, up to the first that does not open.
-    fn open_run(&self, packets: &[SealedPacket], plain: &mut Vec<Bytes>) -> Result<(), AbortCode> {
+    /// forms, in order, up to the first that does not open. `memory` is empty, before and afterwards, with room
+    /// for the packets as they came: a class that changes bytes does it there, and splits off what it delivers.
+    /// It is handed on from run to run, so that none has to ask for memory of its own.
+    fn open_run(
+        &self,
+        packets: &[SealedPacket],
+        memory: &mut BytesMut,
+        plain: &mut Vec<Bytes>,
+    ) -> Result<(), AbortCode> {
+        let _ = memory;
         for packet in packets {
             plain.push(self.open(&packet.ids, packet.cksum, packet.payload.clone())?);
         }

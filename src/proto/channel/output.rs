@@ -1,6 +1,6 @@
 //! What a channel puts out in one step.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
 
 use crate::proto::call::{Packet, Spare};
@@ -65,6 +65,7 @@ impl Scratch {
 pub(super) struct OpenScratch {
     pub sealed: Vec<SealedPacket>,
     pub plain: Vec<Bytes>,
+    pub memory: Chunks,
 }
 
 /// Packets on their way through [`crate::security::Session::seal_run`].
@@ -73,6 +74,46 @@ pub(super) struct SealScratch {
     pub packets: Vec<PlainPacket>,
     pub plain: Vec<u8>,
     pub ends: Vec<SealedEnd>,
+    pub memory: Chunks,
+}
+
+/// Memory for the bytes of packets, which lie one behind the other in chunks: an allocation in a chunk and not in
+/// each packet, and none at all where nobody has any of a chunk any more when it is full.
+#[derive(Debug, Default)]
+pub(super) struct Chunks {
+    small: BytesMut,
+    large: BytesMut,
+    long: BytesMut,
+}
+
+/// Runs up to this length share small chunks: who keeps a small piece for long keeps no more than about a full packet.
+const SMALL_RUN_BYTES_MAX: usize = 256;
+const SMALL_CHUNK_BYTES: usize = 2 << 10;
+/// A few full packets.
+const LARGE_CHUNK_BYTES: usize = 16 << 10;
+/// Longer runs, which are rare, have memory of their own, and nobody keeps it for others.
+const RUN_BYTES_MAX: usize = 64 << 10;
+
+impl Chunks {
+    /// Room for so many bytes, empty.
+    pub fn room(&mut self, bytes: usize) -> &mut BytesMut {
+        self.long = BytesMut::new();
+        let (chunk, chunk_bytes) = if bytes <= SMALL_RUN_BYTES_MAX {
+            (&mut self.small, SMALL_CHUNK_BYTES)
+        } else if bytes <= RUN_BYTES_MAX {
+            (&mut self.large, LARGE_CHUNK_BYTES)
+        } else {
+            (&mut self.long, bytes)
+        };
+        // What a session has left there is shown to nobody else.
+        chunk.clear();
+        let chunk_bytes = bytes.max(chunk_bytes);
+        // The same chunk again, if nobody has any of it.
+        if chunk.capacity() < bytes && !chunk.try_reclaim(chunk_bytes) {
+            *chunk = BytesMut::with_capacity(chunk_bytes);
+        }
+        chunk
+    }
 }
 
 /// Most bytes that a channel keeps between steps, only so as not to ask for them again.
@@ -179,5 +220,50 @@ impl ChannelOutput {
         let mut pieces = Pieces::with_capacity(std::mem::take(&mut self.scratch.pieces_expected));
         pieces.push(piece);
         self.notify(tag, Notice::Data(pieces));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As a session fills it, and a step takes its packets.
+    fn take(chunks: &mut Chunks, len: usize) -> Bytes {
+        let room = chunks.room(len);
+        assert!(room.is_empty() && room.capacity() >= len);
+        room.resize(len, 7);
+        room.split().freeze()
+    }
+
+    #[test]
+    fn packets_share_chunks_and_a_chunk_that_nobody_has_is_used_again() {
+        for (len, most) in [(40, SMALL_CHUNK_BYTES), (1412, LARGE_CHUNK_BYTES)] {
+            let mut chunks = Chunks::default();
+            drop(take(&mut chunks, len));
+            let allocated = allocation_counter::measure(|| {
+                for _ in 0..1000 {
+                    drop(take(&mut chunks, len));
+                }
+            });
+            assert_eq!(allocated.count_total, 0, "{len} bytes, read at once");
+            let mut kept = Vec::with_capacity(1000);
+            let allocated = allocation_counter::measure(|| {
+                kept.extend((0..1000).map(|_| take(&mut chunks, len)));
+            });
+            // A chunk, and the count of those who have some of it.
+            let chunk_count = 1000usize.div_ceil(most / len) as u64;
+            assert!(allocated.count_total <= 2 * chunk_count, "{len} bytes: {allocated:?}");
+            assert!(allocated.bytes_max <= (chunk_count + 1) * (most as u64 + 64), "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn a_long_run_leaves_no_large_memory_and_what_a_session_leaves_is_gone() {
+        let mut chunks = Chunks::default();
+        drop(take(&mut chunks, RUN_BYTES_MAX + 1));
+        let held = allocation_counter::measure(|| drop(take(&mut chunks, 40)));
+        assert!(held.bytes_current < 0, "{held:?}");
+        chunks.room(40).extend_from_slice(b"left");
+        assert!(chunks.room(40).is_empty());
     }
 }

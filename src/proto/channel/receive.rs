@@ -173,13 +173,15 @@ impl Channel {
             return packets.clear();
         };
         let (cid, from_client) = (self.cid, self.role == Role::Server);
-        let OpenScratch { mut sealed, mut plain } = std::mem::take(&mut out.scratch.open);
+        let OpenScratch { mut sealed, mut plain, mut memory } =
+            std::mem::take(&mut out.scratch.open);
         sealed.extend(packets.drain(..).map(|(seq, packet)| SealedPacket {
             ids: PacketIds { cid, call_number, seq, from_client },
             cksum: packet.cksum,
             payload: packet.payload,
         }));
-        let outcome = session.open_run(&sealed, &mut plain);
+        let room = memory.room(sealed.iter().map(|packet| packet.payload.len()).sum());
+        let outcome = session.open_run(&sealed, room, &mut plain);
         for (packet, plain) in sealed.drain(..).zip(plain.drain(..)) {
             let traffic = self.sealed.get_or_insert_default();
             traffic.opened_packets = traffic.opened_packets.wrapping_add(1);
@@ -189,7 +191,7 @@ impl Channel {
             }
             self.deliver_plain(plain, out);
         }
-        out.scratch.open = OpenScratch { sealed, plain };
+        out.scratch.open = OpenScratch { sealed, plain, memory };
         if let Err(code) = outcome {
             let failure = CallFailure::Aborted { code, why: Why::Security };
             self.abort_call(now, code, failure, out);

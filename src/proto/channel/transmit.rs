@@ -2,8 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-
 use super::choices::Unlikely;
 use super::{Channel, ChannelOutput, Security};
 use crate::proto::call::{Call, CallState, PACE_INTERVAL, weight_of};
@@ -192,14 +190,14 @@ impl Channel {
         let traffic = self.sealed.get_or_insert_default();
         traffic.sealed_packets = traffic.sealed_packets.wrapping_add(scratch.packets.len() as u32);
         traffic.sealed_bytes = traffic.sealed_bytes.wrapping_add(scratch.plain.len() as u32);
-        let mut sealed = Vec::with_capacity(scratch.plain.len() + 16 * scratch.packets.len());
-        session.seal_run(&scratch.packets, &scratch.plain, &mut sealed, &mut scratch.ends);
+        let sealed = scratch.memory.room(scratch.plain.len() + 16 * scratch.packets.len());
+        session.seal_run(&scratch.packets, &scratch.plain, sealed, &mut scratch.ends);
         debug_assert_eq!(scratch.packets.len(), scratch.ends.len());
-        let sealed = Bytes::from(sealed);
         let mut start = 0;
         for (packet, end) in scratch.packets.iter().zip(&scratch.ends) {
+            let bytes = sealed.split_to(end.end - start).freeze();
             if let Some(sent) = call.send.packet_mut(packet.ids.seq) {
-                sent.sealed = Some((sealed.slice(start..end.end), end.cksum));
+                sent.sealed = Some((bytes, end.cksum));
             }
             start = end.end;
         }

@@ -9,8 +9,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
-use bytes::Bytes;
-use smallvec::SmallVec;
+use bytes::{Buf, Bytes, BytesMut};
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
@@ -81,7 +80,7 @@ impl RxkadSession {
     }
 
     /// Appends security header, plain bytes and padding: what is left is to encrypt it.
-    fn lay_out(&self, packet: &PacketIds, plain: &[u8], out: &mut Vec<u8>) {
+    fn lay_out(&self, packet: &PacketIds, plain: &[u8], out: &mut BytesMut) {
         let start = out.len();
         let word = u32::from(check(packet)) << 16 | (plain.len() as u32 & 0xffff);
         match self.level {
@@ -174,6 +173,22 @@ impl RxkadSession {
         let room = if self.level == Level::Crypt { encrypted.len() } else { payload.len() };
         if end > room { Err(RxkadError::DataLen) } else { Ok(header_len..end) }
     }
+
+    /// Decrypts a payload in `memory`, which is empty, and splits its plain bytes off. Of one that does not open
+    /// nothing is left there.
+    fn open_into(
+        &self,
+        packet: &PacketIds,
+        payload: &[u8],
+        memory: &mut BytesMut,
+    ) -> Result<Bytes, RxkadError> {
+        memory.extend_from_slice(payload);
+        let place = self.open_in_place(packet, memory).inspect_err(|_| memory.clear())?;
+        let mut plain = memory.split();
+        plain.truncate(place.end);
+        plain.advance(place.start);
+        Ok(plain.freeze())
+    }
 }
 
 impl Session for RxkadSession {
@@ -188,7 +203,7 @@ impl Session for RxkadSession {
         .min(usize::from(u16::MAX))
     }
 
-    fn seal(&self, packet: &PacketIds, plain: &[u8], out: &mut Vec<u8>) -> u16 {
+    fn seal(&self, packet: &PacketIds, plain: &[u8], out: &mut BytesMut) -> u16 {
         let start = out.len();
         self.lay_out(packet, plain, out);
         let encrypted = self.encrypted(start..out.len());
@@ -201,16 +216,14 @@ impl Session for RxkadSession {
         if self.level == Level::Clear {
             return Ok(sealed);
         }
-        let mut payload = sealed.to_vec();
-        let plain = self.open_in_place(packet, &mut payload)?;
-        Ok(Bytes::from(payload).slice(plain))
+        self.open_into(packet, &sealed, &mut BytesMut::new()).map_err(RxkadError::code)
     }
 
     fn seal_run(
         &self,
         packets: &[PlainPacket],
         mut plain: &[u8],
-        out: &mut Vec<u8>,
+        out: &mut BytesMut,
         sealed: &mut Vec<SealedEnd>,
     ) {
         let security_len = CRYPT_HEADER_LEN + BLOCK_LEN;
@@ -237,26 +250,19 @@ impl Session for RxkadSession {
         }
     }
 
-    fn open_run(&self, packets: &[SealedPacket], plain: &mut Vec<Bytes>) -> Result<(), AbortCode> {
-        if self.level == Level::Clear {
-            return self.verify_run(packets, |packet| {
-                plain.push(packet.payload.clone());
-                Ok(())
+    fn open_run(
+        &self,
+        packets: &[SealedPacket],
+        memory: &mut BytesMut,
+        plain: &mut Vec<Bytes>,
+    ) -> Result<(), AbortCode> {
+        self.verify_run(packets, |packet| {
+            plain.push(match self.level {
+                Level::Clear => packet.payload.clone(),
+                _ => self.open_into(&packet.ids, &packet.payload, memory)?,
             });
-        }
-        // One buffer for all: what is delivered are slices of it.
-        let mut buffer = Vec::with_capacity(packets.iter().map(|it| it.payload.len()).sum());
-        let mut places = SmallVec::<[Range<usize>; LANES]>::with_capacity(packets.len());
-        let outcome = self.verify_run(packets, |packet| {
-            let start = buffer.len();
-            buffer.extend_from_slice(&packet.payload);
-            let place = self.open_in_place(&packet.ids, &mut buffer[start..])?;
-            places.push(start + place.start..start + place.end);
             Ok(())
-        });
-        let buffer = Bytes::from(buffer);
-        plain.extend(places.into_iter().map(|place| buffer.slice(place)));
-        outcome
+        })
     }
 
     fn expires(&self) -> Option<(SystemTime, AbortCode)> {
@@ -379,7 +385,7 @@ mod tests {
             let session = session(&key, &ids(1, 4), level);
             let packet = packet(&case, 4);
             let plain = case.at("plain").bytes();
-            let mut sealed = Vec::new();
+            let mut sealed = BytesMut::new();
             let cksum = session.seal(&packet, &plain, &mut sealed);
             assert_eq!(sealed, case.at("sealed").bytes(), "{case:?}");
             let linux = case.find("sealed_linux_style");
@@ -397,7 +403,7 @@ mod tests {
                 let session = some_session(level);
                 let max = session.plain_max(room);
                 let sealed_len = |len| {
-                    let mut sealed = Vec::new();
+                    let mut sealed = BytesMut::new();
                     session.seal(&some_packet(1), &vec![0; len], &mut sealed);
                     sealed.len()
                 };
@@ -420,7 +426,7 @@ mod tests {
     fn padding_is_not_looked_at() {
         for level in [Level::Auth, Level::Crypt] {
             let session = some_session(level);
-            let mut body = Vec::new();
+            let mut body = BytesMut::new();
             session.lay_out(&some_packet(3), b"a", &mut body);
             // Header and one byte; the rest is whatever was in the buffer.
             let used = if level == Level::Auth { 5 } else { 9 };
@@ -462,16 +468,19 @@ mod tests {
         let names = [RxkadError::SealedInconsistent, RxkadError::DataLen].map(RxkadError::code);
         for level in LEVELS {
             let session = some_session(level);
-            let mut sealed = Vec::new();
+            let mut sealed = BytesMut::new();
             let cksum = session.seal(&packet, &plain, &mut sealed);
             let open = |body: &[u8]| {
                 let payload = Bytes::copy_from_slice(body);
                 let opened = session.open(&packet, cksum, payload.clone());
-                let mut plain = Vec::new();
-                let run =
-                    session.open_run(&[SealedPacket { ids: packet, cksum, payload }], &mut plain);
+                let (mut memory, mut plain) = (BytesMut::new(), Vec::new());
+                let run = session.open_run(
+                    &[SealedPacket { ids: packet, cksum, payload }],
+                    &mut memory,
+                    &mut plain,
+                );
                 assert_eq!(run.map(|()| plain.remove(0)), opened, "alone and in a run");
-                assert!(plain.is_empty(), "{level}");
+                assert!(plain.is_empty() && memory.is_empty(), "{level}");
                 opened
             };
             for len in 0..sealed.len() {
@@ -528,7 +537,7 @@ mod tests {
         for level in LEVELS {
             let session = some_session(level).without_checksums();
             let sealed = |seq| {
-                let mut sealed = Vec::new();
+                let mut sealed = BytesMut::new();
                 let cksum = session.seal(&some_packet(seq), b"some bytes", &mut sealed);
                 (cksum, Bytes::from(sealed))
             };
@@ -542,7 +551,11 @@ mod tests {
                 let (_, payload) = sealed(seq);
                 SealedPacket { ids: some_packet(seq), cksum: 0, payload }
             });
-            assert_eq!(session.open_run(&run, &mut Vec::new()), Ok(()), "{level}");
+            assert_eq!(
+                session.open_run(&run, &mut BytesMut::new(), &mut Vec::new()),
+                Ok(()),
+                "{level}"
+            );
             assert!(!session.brief().checks_headers);
             assert_eq!(open(4, sealed(4).0), opened, "{level}");
             assert_eq!(open(5, 0), refused, "{level}");
@@ -556,13 +569,13 @@ mod tests {
             let session = some_session(level);
             let mut run = Vec::new();
             for seq in 1..=7 {
-                let mut sealed = Vec::new();
+                let mut sealed = BytesMut::new();
                 let cksum = session.seal(&some_packet(seq), &[seq as u8; 9], &mut sealed);
                 let cksum = if seq == 6 { !cksum } else { cksum };
                 run.push(SealedPacket { ids: some_packet(seq), cksum, payload: sealed.into() });
             }
             let mut plain = Vec::new();
-            let outcome = session.open_run(&run, &mut plain);
+            let outcome = session.open_run(&run, &mut BytesMut::new(), &mut plain);
             assert_eq!(outcome, Err(RxkadError::SealedInconsistent.code()));
             let expected: Vec<_> = (1..=5).map(|seq| vec![seq; 9]).collect();
             assert_eq!(plain, expected, "{level}");
@@ -607,14 +620,14 @@ mod tests {
                 let packets: Vec<_> = (plain.iter().enumerate())
                     .map(|(at, plain)| PlainPacket { ids: packet(at), len: plain.len() })
                     .collect();
-                let (mut out, mut ends) = (b"before".to_vec(), Vec::new());
+                let (mut out, mut ends) = (BytesMut::from("before"), Vec::new());
                 session.seal_run(&packets, &plain.concat(), &mut out, &mut ends);
                 prop_assert_eq!(ends.len(), plain.len());
                 let mut start = b"before".len();
                 let mut sealed = Vec::new();
                 for (at, end) in ends.iter().enumerate() {
                     let body = &out[start..end.end];
-                    let mut alone = Vec::new();
+                    let mut alone = BytesMut::new();
                     let cksum = session.seal(&packet(at), &plain[at], &mut alone);
                     prop_assert_eq!((cksum, &*alone), (end.cksum, body));
                     let opened = session.open(&packet(at), cksum, alone.into());
@@ -624,7 +637,7 @@ mod tests {
                     start = end.end;
                 }
                 let mut opened = Vec::new();
-                prop_assert_eq!(session.open_run(&sealed, &mut opened), Ok(()));
+                prop_assert_eq!(session.open_run(&sealed, &mut BytesMut::new(), &mut opened), Ok(()));
                 prop_assert_eq!(&opened, &plain);
             }
         }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use rxrpc::proto::router::Offer;
 use rxrpc::security::{
     ClientClass, ClientHandshake, ClientStart, ConnectionIds, Entropy, Identity, PacketIds,
@@ -129,7 +129,7 @@ impl Session for FakeClass {
         Some((SystemTime::UNIX_EPOCH + self.lifetime?, EXPIRED))
     }
 
-    fn seal(&self, packet: &PacketIds, plain: &[u8], out: &mut Vec<u8>) -> u16 {
+    fn seal(&self, packet: &PacketIds, plain: &[u8], out: &mut BytesMut) -> u16 {
         self.note(format!("seal n{} q{}", packet.call_number, packet.seq));
         out.extend_from_slice(plain);
         out.extend(std::iter::repeat_n(packet.seq.0 as u8, self.seal_len));
