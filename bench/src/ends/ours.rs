@@ -42,7 +42,6 @@ fn builder(end: &End) -> EndpointBuilder {
             side.server_idle = Duration::from_secs(3600);
             side.unserved_idle = Duration::from_secs(3600);
             side.call.jumbo_receive_packets = jumbo;
-            side.call.jumbo_send_packets = jumbo;
             if datagram > 0 {
                 side.call.datagram_max_bytes = datagram as u32;
             }
