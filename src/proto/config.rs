@@ -342,11 +342,16 @@ pub struct EndpointConfig {
     /// they are lost ([`DropReason::StrayOverflow`](crate::proto::DropReason::StrayOverflow)). Without effect on an
     /// endpoint of one shard.
     pub strays_max_bytes: usize,
-    /// DEBUG answers per second and address, where `debug_responder` is on: 1..=`debug_answers_per_second`.
-    /// `rxdebug` asks once for each connection and each peer.
+    /// DEBUG answers per second and IP address, where `debug_responder` is on, in the long run:
+    /// 1..=`debug_answers_per_second`.
     pub debug_answers_per_peer_per_second: u32,
     /// The same for all addresses together: 1 to a million.
     pub debug_answers_per_second: u32,
+    /// DEBUG answers that one IP address may draw at once, before that rate holds: 1..=`debug_answers_burst`.
+    /// `rxdebug` asks once for each connection and each peer: so many it lists without a pause.
+    pub debug_answers_per_peer_burst: u32,
+    /// The same for all addresses together: 1 to a million.
+    pub debug_answers_burst: u32,
     /// Calls that may wait for services that run only so many at once
     /// ([`ServiceOptions::running_calls_max`](crate::ServiceOptions::running_calls_max)), all services
     /// together. One more is ended with `overload_code`, and nothing else is. `Some(0)` = none waits, `None`
@@ -382,8 +387,10 @@ impl Default for EndpointConfig {
             receives_per_turn: 4,
             egress_max_bytes: 32 << 20,
             strays_max_bytes: 8 << 20,
-            debug_answers_per_peer_per_second: 1000,
-            debug_answers_per_second: 2000,
+            debug_answers_per_peer_per_second: 10,
+            debug_answers_per_second: 100,
+            debug_answers_per_peer_burst: 1000,
+            debug_answers_burst: 2000,
             queued_calls_max: Some(1024),
             overload_code: AbortCode::CALL_DEAD,
             server: ConnectionConfig::server(),
@@ -420,6 +427,13 @@ impl EndpointConfig {
             1,
             self.debug_answers_per_second,
         )?;
+        range("debug_answers_burst", self.debug_answers_burst, 1, 1_000_000)?;
+        range(
+            "debug_answers_per_peer_burst",
+            self.debug_answers_per_peer_burst,
+            1,
+            self.debug_answers_burst,
+        )?;
         range("reach_pings_per_second", self.reach_pings_per_second, 1, 1_000_000)?;
         range(
             "reach_pings_per_peer_per_second",
@@ -454,6 +468,7 @@ impl EndpointConfig {
             answers_per_second: rate(self.answers_per_second),
             reach_pings_per_second: rate(self.reach_pings_per_second),
             debug_answers_per_second: rate(self.debug_answers_per_second),
+            debug_answers_burst: rate(self.debug_answers_burst),
             egress_max_bytes: count(self.egress_max_bytes).max(EGRESS_BYTES_MIN),
             queued_calls_max: self.queued_calls_max.map(count),
             ..self.clone()
@@ -556,6 +571,21 @@ mod tests {
             ((1, 1_000_001), "debug_answers_per_second: expected 1 to 1000000, got 1000001"),
             ((0, 7), "debug_answers_per_peer_per_second: expected 1 to 7, got 0"),
             ((8, 7), "debug_answers_per_peer_per_second: expected 1 to 7, got 8"),
+        ] {
+            assert_eq!(with(bad.0, bad.1).validate().unwrap_err().to_string(), error);
+        }
+        let with = |per_peer, in_all| EndpointConfig {
+            debug_answers_per_peer_burst: per_peer,
+            debug_answers_burst: in_all,
+            ..EndpointConfig::default()
+        };
+        for good in [(1, 1), (7, 7), (1_000_000, 1_000_000)] {
+            assert_eq!(with(good.0, good.1).validate(), Ok(()), "{good:?}");
+        }
+        for (bad, error) in [
+            ((1, 0), "debug_answers_burst: expected 1 to 1000000, got 0"),
+            ((0, 7), "debug_answers_per_peer_burst: expected 1 to 7, got 0"),
+            ((8, 7), "debug_answers_per_peer_burst: expected 1 to 7, got 8"),
         ] {
             assert_eq!(with(bad.0, bad.1).validate().unwrap_err().to_string(), error);
         }

@@ -40,7 +40,7 @@ use crate::wire::{
     AckReason, ChannelIndex, Cid, Epoch, HEADER_LEN, Header, PacketType, SecurityIndex, ServiceId,
 };
 use deadlines::DeadlineQueue;
-use limiter::AnswerLimiter;
+use limiter::{AnswerLimiter, BurstLimiter};
 use peers::Peers;
 use table::{Key, Route, Table};
 
@@ -89,7 +89,7 @@ pub struct Router<T> {
     offers: HashMap<ServiceId, Offer, FixedState>,
     deadlines: DeadlineQueue,
     versions: AnswerLimiter,
-    debugs: AnswerLimiter,
+    debugs: BurstLimiter,
     aborts: AnswerLimiter,
     counters: Counters,
     /// What happened without a connection's or channel's doing, for subscribers; `None` = there are none.
@@ -136,9 +136,9 @@ impl<T> Router<T> {
             offers: HashMap::with_hasher(hasher.clone()),
             deadlines: DeadlineQueue::default(),
             versions: limiter(),
-            debugs: AnswerLimiter::new(
-                config.debug_answers_per_peer_per_second,
-                config.debug_answers_per_second,
+            debugs: BurstLimiter::new(
+                (config.debug_answers_per_peer_per_second, config.debug_answers_per_peer_burst),
+                (config.debug_answers_per_second, config.debug_answers_burst),
                 now,
             ),
             aborts: limiter(),

@@ -44,7 +44,7 @@ fn rxdebug(server: &mut InlineEndpoint, now: Instant, client: u16) {
 }
 
 /// Service 1 answers anybody, 2 waits for proofs, 3 challenges, 9 is not there.
-const ROWS: [Row; 12] = [
+const ROWS: [Row; 14] = [
     Row {
         name: "connections_max",
         set: |config, max| {
@@ -98,8 +98,28 @@ const ROWS: [Row; 12] = [
     },
     Row {
         name: "debug_answers_per_peer_per_second",
-        set: |config, max| config.debug_answers_per_peer_per_second = max as u32,
+        set: |config, max| {
+            config.debug_answers_per_peer_per_second = max as u32;
+            config.debug_answers_per_peer_burst = max as u32;
+        },
         once: |server, now, _| rxdebug(server, now, 1),
+        reason: DropReason::Throttled,
+        answers: (1, 0),
+    },
+    Row {
+        name: "debug_answers_per_peer_burst",
+        set: |config, max| config.debug_answers_per_peer_burst = max as u32,
+        once: |server, now, _| rxdebug(server, now, 1),
+        reason: DropReason::Throttled,
+        answers: (1, 0),
+    },
+    Row {
+        name: "debug_answers_burst",
+        set: |config, max| {
+            config.debug_answers_per_peer_burst = max as u32;
+            config.debug_answers_burst = max as u32;
+        },
+        once: |server, now, n| rxdebug(server, now, n as u16),
         reason: DropReason::Throttled,
         answers: (1, 0),
     },
@@ -108,6 +128,8 @@ const ROWS: [Row; 12] = [
         set: |config, max| {
             config.debug_answers_per_peer_per_second = max as u32;
             config.debug_answers_per_second = max as u32;
+            config.debug_answers_per_peer_burst = max as u32;
+            config.debug_answers_burst = max as u32;
         },
         once: |server, now, n| rxdebug(server, now, n as u16),
         reason: DropReason::Throttled,

@@ -1,6 +1,7 @@
 //! Section L: VERSION, DEBUG, limits of what is answered, and the proof of an address.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use rxrpc::proto::DropReason;
 use rxrpc::proto::router::Offer;
@@ -222,11 +223,29 @@ fn debug_answers_have_limits_of_their_own() {
             t.send_raw(&debug);
         }
     }
-    assert_eq!(t.take_left().len(), 1000, "2000 in all");
-    t.dropped_raw(DropReason::Throttled, &debug);
-    t.skip(secs(1)).send_raw(&debug);
-    assert_eq!(t.take_left().len(), 1);
-    t.done();
+    assert_eq!(t.take_left().len(), 1000);
+    // In the long run a hundred a second in all, and ten for an address.
+    let address = |last: u8| SocketAddr::from(([10, 0, 0, last], 7001));
+    let began = t.now();
+    let mut answered = |from: SocketAddr, skipped: Duration| {
+        t.from = from;
+        t.skip(skipped);
+        for _ in 0..1000 {
+            t.send_raw(&debug);
+        }
+        (t.take_left().len(), t.now() - began)
+    };
+    let (more, _) = answered(address(7), Duration::ZERO);
+    assert_eq!(
+        more, 50,
+        "2000 in all, and what came back in the half second that the VERSION took"
+    );
+    for last in 2..=6 {
+        let (more, _) = answered(address(last), secs(1));
+        assert_eq!(more, 100);
+    }
+    let (more, time) = answered(PEER.into(), secs(1));
+    assert_eq!((more, time), (65, secs(6)), "what six and a half seconds brought back");
 }
 
 #[test]
@@ -247,8 +266,10 @@ fn packets_are_counted_once_also_the_first_of_a_connection() {
 #[test]
 fn debug_limits_are_as_configured() {
     let mut t = server_with("DEBUG limits", |config| {
-        config.debug_answers_per_peer_per_second = 2;
-        config.debug_answers_per_second = 3;
+        config.debug_answers_per_peer_per_second = 1;
+        config.debug_answers_per_second = 1;
+        config.debug_answers_per_peer_burst = 2;
+        config.debug_answers_burst = 3;
     });
     let debug = debug_request(1, 0);
     t.send_raw(&debug).send_raw(&debug);

@@ -42,14 +42,19 @@ impl<T> Router<T> {
             }
             return self.note_at(NOWHERE, DropReason::ToolAnswer.into());
         }
-        let (answer, limiter) = match header.packet_type {
-            PacketType::Version => (self.version_answer(header, payload), &mut self.versions),
-            _ => (self.debug_answer(header, payload), &mut self.debugs),
+        let is_version = header.packet_type == PacketType::Version;
+        let answer = match is_version {
+            true => self.version_answer(header, payload),
+            false => self.debug_answer(header, payload),
         };
         let Some(answer) = answer else {
             return self.note_at(NOWHERE, DropReason::Unanswered.into());
         };
-        if !limiter.allows(from, now) {
+        let may_go = match is_version {
+            true => self.versions.allows(from, now),
+            false => self.debugs.allows(from, now),
+        };
+        if !may_go {
             return self.note_at(NOWHERE, DropReason::Throttled.into());
         }
         let packet_type = header.packet_type;
