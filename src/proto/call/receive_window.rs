@@ -317,8 +317,13 @@ impl ReceiveWindow {
         if self.is_first_held && !self.is_half_full() && !self.is_complete() {
             return WindowUpdate::Now;
         }
-        if gained == 0 || self.is_complete() {
+        if self.is_complete() {
             return WindowUpdate::None;
+        }
+        if gained == 0 {
+            // Where the edge stands still, what was taken is news to a sender with a small window.
+            let is_news = self.unread_packets() == 0 && self.hard_edge() == self.consumed;
+            return if is_news { WindowUpdate::Delayed } else { WindowUpdate::None };
         }
         let usable = if self.next.before(self.advertised) {
             self.next.distance_to(self.advertised)
@@ -346,6 +351,13 @@ impl ReceiveWindow {
             seq = seq.plus(1);
         }
         Described { first, previous, window: first.distance_to(self.upper) }
+    }
+
+    /// Up to here packets in order are acknowledged for good: all but half a window, and what the application has
+    /// taken. The latter matters where the edge stands still for want of room: a sender whose own window is smaller
+    /// than that half would wait for ever.
+    fn hard_edge(&self) -> Seq {
+        self.upper.minus(self.size.div_ceil(2)).later(self.consumed)
     }
 
     /// Lets go of all packets held.
@@ -381,10 +393,9 @@ impl ReceiveWindow {
     /// firstPacket: as far as packets are taken off the sender's hands for good. Half a window may be unread
     /// besides what the rest of the window may bring (rx-flow.md 6.1).
     fn first_packet(&self) -> Seq {
-        let half = self.upper.minus(self.size.div_ceil(2));
         let first = match self.holds_first_back() {
             true => self.first,
-            false => self.next.earlier(half),
+            false => self.next.earlier(self.hard_edge()),
         };
         first.later(self.next.minus(self.describable()))
     }
@@ -665,6 +676,18 @@ mod tests {
         assert_eq!(ack(&window), (17, 32, 16, vec![1; 16]));
         window.consume(31, 310);
         assert_eq!(ack(&window), (33, 32, 255, vec![]));
+    }
+
+    #[test]
+    fn what_is_taken_is_acknowledged_for_good_also_while_there_is_no_room_for_more() {
+        let mut window = ReceiveWindow::new(32, 255, 1 << 20);
+        window.set_room(Room::Short);
+        for seq in 1..=20 {
+            offer(&mut window, seq);
+            window.consume(1, 10);
+            let (first, ..) = ack(&window);
+            assert_eq!(first, seq + 1, "a sender that has one packet under way goes on");
+        }
     }
 
     #[test]
