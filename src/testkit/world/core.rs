@@ -19,7 +19,7 @@ use super::net::{Arrival, World};
 use super::plan::{HostIndex, Plan, SERVICE, Sabotage, UPGRADED};
 use super::secured;
 use crate::proto::NetworkProblem;
-use crate::proto::channel::Notice;
+use crate::proto::channel::{Command, Notice};
 use crate::proto::router::Offer;
 use crate::testkit::inline::User;
 use crate::testkit::{CallRef, InlineEndpoint, SentDatagram, StartToken};
@@ -312,7 +312,11 @@ impl Cores {
         let Some(serving) = host.serving.get_mut(&at) else { return };
         let life = host.life;
         let wish = serving.poll(&self.book, index, life, is_awake);
-        for command in serving.take_commands() {
+        let mut commands = serving.take_commands();
+        // The end of a call that is let go of is the last word of its link, whose place has been given back by then.
+        let is_let_go = matches!((&wish, commands.last()), (Wish::Over, Some(Command::End)));
+        let last = if is_let_go { commands.pop() } else { None };
+        for command in commands {
             host.endpoint.say(at, command);
         }
         match wish {
@@ -325,6 +329,9 @@ impl Cores {
             Wish::Over => {
                 host.serving.remove(&at);
                 host.endpoint.let_go(at);
+                if let Some(last) = last {
+                    host.endpoint.say(at, last);
+                }
                 self.book.service_ended(index, life);
             }
         }
