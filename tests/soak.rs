@@ -145,12 +145,15 @@ struct Watch<L> {
     lost: L,
     ticks: RefCell<VecDeque<Tick>>,
     told: Cell<u64>,
+    /// Calls that waited, and nobody knows for what.
+    unexplained: Cell<u64>,
 }
 
 /// What there was at one time.
 struct Tick {
     at: Instant,
     queued: Duration,
+    pressure: Duration,
     lost: u64,
 }
 
@@ -160,14 +163,12 @@ impl<L: Fn() -> u64> Watch<L> {
         if ticks.len() == TICKS_MAX {
             ticks.pop_front();
         }
-        ticks.push_back(Tick { at: Instant::now(), queued: queued(), lost: (self.lost)() });
+        let (at, lost) = (Instant::now(), (self.lost)());
+        ticks.push_back(Tick { at, queued: queued(), pressure: pressure(), lost });
     }
 
     fn tell(&self, number: u64, began: Instant, took: Duration) {
         self.told.set(self.told.get() + 1);
-        if self.told.get() > TOLD_MAX {
-            return;
-        }
         self.tick();
         let ticks = self.ticks.borrow();
         let since = ticks.iter().rposition(|tick| tick.at <= began).unwrap_or(0);
@@ -175,6 +176,13 @@ impl<L: Fn() -> u64> Watch<L> {
         let gaps = times.clone().zip(times.skip(1)).map(|(one, next)| next - one);
         let late = gaps.max().unwrap_or_default().saturating_sub(TICK);
         let (first, last) = (&ticks[since], &ticks[ticks.len() - 1]);
+        // A loss, or a machine that had no time for us for as long as nothing else explains.
+        let machine = late + last.pressure.saturating_sub(first.pressure);
+        let is_explained = last.lost > first.lost || took.saturating_sub(machine) < WAIT_MIN;
+        self.unexplained.set(self.unexplained.get() + u64::from(!is_explained));
+        if self.told.get() > TOLD_MAX && is_explained {
+            return;
+        }
         println!(
             "call {number}, {:.1?} after the first, took {took:.2?}: meanwhile {} datagrams were lost, our own timer \
              was {late:.2?} late, and this thread {:.2?} without a processor",
@@ -192,6 +200,14 @@ fn queued() -> Duration {
     Duration::from_nanos(nanos.unwrap_or(0))
 }
 
+/// How long anybody on this machine, the server too, has waited for a processor (Linux: /proc/pressure/cpu); zero
+/// elsewhere.
+fn pressure() -> Duration {
+    let some = std::fs::read_to_string("/proc/pressure/cpu").unwrap_or_default();
+    let total = some.split_whitespace().find_map(|word| word.strip_prefix("total=")?.parse().ok());
+    total.map_or_else(queued, Duration::from_micros)
+}
+
 async fn make_calls(
     client: Endpoint,
     address: SocketAddr,
@@ -203,7 +219,13 @@ async fn make_calls(
     let connection = client.connect_with(address, 1, options).await.unwrap();
     let began = Instant::now();
     let channels = CHANNELS_PER_CONNECTION * connections;
-    let watch = Watch { began, lost, ticks: RefCell::default(), told: Cell::new(0) };
+    let watch = Watch {
+        began,
+        lost,
+        ticks: RefCell::default(),
+        told: Cell::new(0),
+        unexplained: Cell::new(0),
+    };
     let watch = Rc::new(watch);
     let ticking = watch.clone();
     let ticks = actix_rt::spawn(async move {
@@ -235,6 +257,8 @@ async fn make_calls(
     let all = futures::future::join_all(workers).await;
     let took = began.elapsed();
     ticks.abort();
+    let unexplained = watch.unexplained.get();
+    assert_eq!(unexplained, 0, "calls that waited for nothing that was lost, nor for a processor");
     Made {
         ours: client.inspect().await.unwrap().counters,
         slowest: all.iter().map(|(slowest, _)| *slowest).max().unwrap(),
