@@ -1,11 +1,13 @@
 //! How shards end: in order, or because one of them broke. By itself, since it counts the threads of its process.
 
+use std::io;
 use std::net::SocketAddr;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::future::join_all;
 use rxrpc::actors::messages::{Break, BreakAt};
-use rxrpc::net::UdpOptions;
+use rxrpc::net::{Incoming, Network, Transmit, UdpOptions, network_source};
 use rxrpc::wire::ChannelIndex;
 use rxrpc::{
     CallError, CallFailure, CloseReason, ConnectError, Endpoint, IncomingCall, StreamError,
@@ -44,6 +46,57 @@ async fn until_threads_are(count: usize) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert_eq!(threads(), count);
+}
+
+/// A network that ends, by a panic or an error, as soon as anybody receives from it, or never has anything.
+#[derive(Clone, Copy)]
+enum Unfit {
+    Panics,
+    Fails,
+    Silent,
+}
+
+impl Network for Unfit {
+    fn local_addr(&self) -> SocketAddr {
+        ([127, 0, 0, 1], 7777).into()
+    }
+
+    fn max_segments(&self) -> usize {
+        1
+    }
+
+    fn poll_receive(&mut self, _: &mut Context<'_>, _: &mut Vec<Incoming>) -> Poll<io::Result<()>> {
+        match self {
+            Unfit::Panics => panic!("a test broke this network"),
+            Unfit::Fails => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+            Unfit::Silent => Poll::Pending,
+        }
+    }
+
+    fn try_send(&mut self, _: &Transmit<'_>) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn poll_send_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// The earliest that a shard can break: the others know it by then, and none of them stays.
+async fn one_that_breaks_at_once_is_noticed() {
+    for (unfit, reason) in [
+        (Unfit::Panics, CloseReason::Broken),
+        (Unfit::Fails, CloseReason::Network(io::ErrorKind::ConnectionReset)),
+    ] {
+        for round in 0..10 {
+            let network = move |place| if place == round % 3 { unfit } else { Unfit::Silent };
+            let sources = (0..32).map(|place| network_source(move || Ok(network(place))));
+            let endpoint = Endpoint::builder().networks(sources.collect()).start().await.unwrap();
+            let closed = tokio::time::timeout(secs(60), endpoint.closed()).await;
+            assert_eq!(closed, Ok(reason), "round {round}");
+            tokio::time::timeout(secs(60), endpoint.shutdown(secs(1))).await.unwrap();
+        }
+    }
 }
 
 /// A shard that breaks: who calls is told, the others end, and so do their threads and sockets.
@@ -114,4 +167,6 @@ async fn one_that_breaks_takes_the_others_with_it() {
         assert!(error.to_string().contains("permission denied"), "{error}");
         until_threads_are(before).await;
     }
+    one_that_breaks_at_once_is_noticed().await;
+    until_threads_are(before).await;
 }

@@ -21,8 +21,8 @@ use super::marks::Mark;
 use super::messages;
 use super::messages::{
     ChannelReplaced, Close, Connect, Connected, Drain, Draining, Due, Inspect, MoreRoom,
-    OfferService, Output, Packets, RunningCall, Secured, ShardEnd, Shutdown, TurnOver, Unreachable,
-    Wake,
+    OfferService, Output, Packets, RunningCall, Secured, ShardEnd, Shutdown, Strays, TurnOver,
+    Unreachable, Wake,
 };
 use super::snapshot::SnapshotPart;
 use crate::error::{CloseReason, ConnectError, ShutdownReport};
@@ -78,6 +78,8 @@ pub struct LocalEndpoint {
     shard: Shard,
     /// The other shards, once it has joined them.
     siblings: Option<Box<Siblings>>,
+    /// What they have handed over and the receive loop has not taken yet; they limit it.
+    strays: VecDeque<Strays>,
     /// See [`LocalEndpointParts::has_random_serials`].
     has_random_serials: bool,
     config: Arc<EndpointConfig>,
@@ -137,6 +139,7 @@ impl LocalEndpoint {
             network: parts.network,
             shard: parts.shard,
             siblings: None,
+            strays: VecDeque::new(),
             has_random_serials: parts.has_random_serials,
             router,
             router_out: RouterOutput::default(),

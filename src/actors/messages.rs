@@ -344,10 +344,16 @@ pub struct StraysTaken {
     pub bytes: usize,
 }
 
-/// Whoever starts shards, to each of them: begin to receive; these are the others.
+/// Whoever starts shards, to each of them: these are the others.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct Join(pub Box<Siblings>);
+
+/// Whoever starts shards, to each of them when all have been told of the others: begin to receive. So none can fail,
+/// or hand anything over, before the others know it.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Receive;
 
 /// Shard to shard: how it ends.
 #[derive(Clone, Copy, Debug, Message)]

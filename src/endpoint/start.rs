@@ -12,7 +12,7 @@ use super::shards::{AllTurns, Shards};
 use crate::actors::LocalEndpoint;
 use crate::actors::local_endpoint::siblings::Siblings;
 use crate::actors::local_endpoint::{LocalEndpointParts, random_identity};
-use crate::actors::messages::{Join, OfferService, Shutdown};
+use crate::actors::messages::{Join, OfferService, Receive, Shutdown};
 use crate::error::{CloseReason, StartError};
 use crate::net::NetworkSource;
 use crate::proto::config::{ConfigError, EndpointConfig};
@@ -122,6 +122,7 @@ pub(super) async fn start(plan: Plan, parts: Vec<ShardParts>) -> Result<Started,
             let siblings = Siblings::new(shard_at(index), shards.all(), strays_max_bytes);
             address.do_send(Join(Box::new(siblings)));
         }
+        shards.all().iter().for_each(|address| address.do_send(Receive));
     }
     Ok(Started { shards, local_addr, closed })
 }

@@ -7,11 +7,12 @@
 //! Many channels with a packet each are handed over in shares, a turn for each. What the first share causes
 //! has left before the last is begun, so that the peer works at the same time instead of after us.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use actix::fut::ActorFuture;
-use actix::{Addr, AsyncContext, Handler};
+use actix::{Addr, Handler};
 use bytes::Bytes;
 use smallvec::smallvec;
 use tokio::time::Sleep;
@@ -48,6 +49,8 @@ pub(super) struct ReceiveLoop {
     /// there is no clock any more.
     sleep: Option<Pin<Box<Sleep>>>,
     unread: Unread,
+    /// Whether the other shards come first this time, and the socket after them.
+    strays_first: bool,
 }
 
 /// What was received and is not handed over yet.
@@ -59,9 +62,19 @@ struct Unread {
     at: usize,
     /// Steps of one turn.
     share: usize,
+    /// Who handed it over, and what for, if another shard has received it.
+    lender: Option<(usize, usize)>,
 }
 
 impl Unread {
+    /// Takes what another shard has handed over, if there is any.
+    fn take_strays(&mut self, strays: &mut VecDeque<Strays>) -> bool {
+        let Some(strays) = strays.pop_front() else { return false };
+        self.batch.extend(strays.incoming);
+        self.lender = Some((strays.from, strays.bytes));
+        true
+    }
+
     /// Divides what has just been received.
     fn divide(&mut self) {
         let datagrams: usize = self.batch.iter().map(count).sum();
@@ -78,7 +91,7 @@ fn count(incoming: &Incoming) -> usize {
 
 impl ReceiveLoop {
     pub fn new(own: Addr<LocalEndpoint>) -> ReceiveLoop {
-        ReceiveLoop { own, sleep: None, unread: Unread::default() }
+        ReceiveLoop { own, sleep: None, unread: Unread::default(), strays_first: false }
     }
 }
 
@@ -102,7 +115,7 @@ impl ActorFuture<LocalEndpoint> for ReceiveLoop {
             if !endpoint.take_share(&mut this.unread, &this.own) {
                 break;
             }
-            match endpoint.network.poll_receive(task, &mut this.unread.batch) {
+            match this.receive(endpoint, task) {
                 Poll::Ready(Ok(())) => this.unread.divide(),
                 Poll::Ready(Err(error)) => {
                     endpoint.fail(&error);
@@ -126,6 +139,22 @@ impl ActorFuture<LocalEndpoint> for ReceiveLoop {
 }
 
 impl ReceiveLoop {
+    /// What comes next, from the socket and the other shards in turn: neither waits for the other.
+    fn receive(
+        &mut self,
+        endpoint: &mut LocalEndpoint,
+        task: &mut Context<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        self.strays_first = !self.strays_first && !endpoint.strays.is_empty();
+        if self.strays_first && self.unread.take_strays(&mut endpoint.strays) {
+            return Poll::Ready(Ok(()));
+        }
+        match endpoint.network.poll_receive(task, &mut self.unread.batch) {
+            Poll::Pending if self.unread.take_strays(&mut endpoint.strays) => Poll::Ready(Ok(())),
+            received => received,
+        }
+    }
+
     /// Nothing to read: until something comes, or the next deadline.
     fn wait(&mut self, endpoint: &LocalEndpoint, task: &mut Context<'_>) -> Poll<()> {
         let Some(deadline) = endpoint.next_deadline() else { return Poll::Pending };
@@ -145,25 +174,9 @@ impl ReceiveLoop {
 impl Handler<Strays> for LocalEndpoint {
     type Result = ();
 
-    fn handle(&mut self, strays: Strays, context: &mut actix::Context<LocalEndpoint>) {
-        let own = context.address();
-        self.take_outputs(|| own.clone());
-        for incoming in &strays.incoming {
-            match incoming {
-                Incoming::Datagrams { from, data, stride } => {
-                    let from = Source { from: *from, is_sibling: true };
-                    self.route(from, data, *stride, &mut 0, &mut { usize::MAX }, &own);
-                }
-                Incoming::PathError { to, error } => {
-                    self.hand_over();
-                    self.path_error(*to, *error);
-                }
-            }
-        }
-        self.hand_over();
-        if let Some(siblings) = &mut self.siblings {
-            siblings.acknowledge(strays.from, strays.bytes);
-        }
+    fn handle(&mut self, strays: Strays, _: &mut actix::Context<LocalEndpoint>) {
+        // The receive loop, which runs next, takes it by shares as it does what comes by the socket.
+        self.strays.push_back(strays);
     }
 }
 
@@ -199,7 +212,7 @@ impl LocalEndpoint {
         {
             match incoming {
                 Incoming::Datagrams { from, data, stride } => {
-                    let from = Source { from: *from, is_sibling: false };
+                    let from = Source { from: *from, is_sibling: unread.lender.is_some() };
                     self.route(from, data, *stride, &mut unread.at, &mut left, own);
                     if unread.at < data.len() {
                         break;
@@ -210,7 +223,9 @@ impl LocalEndpoint {
                     self.hand_over();
                     self.path_error(*to, *error);
                     // The kernel gives it to the socket that the peer's answers would come to.
-                    if let Some(siblings) = &mut self.siblings {
+                    if unread.lender.is_none()
+                        && let Some(siblings) = &mut self.siblings
+                    {
                         siblings.take_for_all(incoming);
                     }
                 }
@@ -224,6 +239,11 @@ impl LocalEndpoint {
         }
         unread.batch.clear();
         unread.next = 0;
+        if let Some((from, bytes)) = unread.lender.take()
+            && let Some(siblings) = &mut self.siblings
+        {
+            siblings.acknowledge(from, bytes);
+        }
         true
     }
 

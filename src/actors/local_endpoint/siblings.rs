@@ -11,7 +11,9 @@ use bytes::Bytes;
 
 use super::LocalEndpoint;
 use super::receive::ReceiveLoop;
-use crate::actors::messages::{Join, ShardEnd, ShardEnds, Shutdown, Strays, StraysTaken, TurnFree};
+use crate::actors::messages::{
+    Join, Receive, ShardEnd, ShardEnds, Shutdown, Strays, StraysTaken, TurnFree,
+};
 use crate::error::CloseReason;
 use crate::net::Incoming;
 use crate::proto::router::Shard;
@@ -19,8 +21,6 @@ use crate::wire::ServiceId;
 
 /// What an entry of a message costs beside its bytes.
 const ENTRY_BYTES: usize = 128;
-/// A part of a buffer up to this size is copied: on its way it shall not keep 64 KiB alive.
-const COPIED_BYTES_MAX: usize = 4096;
 /// Least share of one sibling: whatever a receive gives fits in, also when a part of the share is taken and not told.
 const SHARE_BYTES_MIN: usize = 128 << 10;
 /// What is taken is told when it is such a part of the share: telling wakes a thread, and is needed only by one that
@@ -187,8 +187,15 @@ impl Siblings {
 impl Handler<Join> for LocalEndpoint {
     type Result = ();
 
-    fn handle(&mut self, join: Join, context: &mut Context<LocalEndpoint>) {
+    fn handle(&mut self, join: Join, _: &mut Context<LocalEndpoint>) {
         self.siblings = Some(join.0);
+    }
+}
+
+impl Handler<Receive> for LocalEndpoint {
+    type Result = ();
+
+    fn handle(&mut self, _: Receive, context: &mut Context<LocalEndpoint>) {
         context.spawn(ReceiveLoop::new(context.address()));
     }
 }
@@ -231,11 +238,8 @@ fn cost(incoming: &Incoming) -> usize {
     }
 }
 
-/// A part of what was received, for another shard.
+/// A part of what was received, for another shard. Copied if it is the smaller part: on its way it shall not keep
+/// much more memory than it counts for.
 pub(super) fn part(data: &Bytes, at: std::ops::Range<usize>) -> Bytes {
-    if at.len() <= COPIED_BYTES_MAX && at.len() < data.len() {
-        Bytes::copy_from_slice(&data[at])
-    } else {
-        data.slice(at)
-    }
+    if at.len() < data.len() / 2 { Bytes::copy_from_slice(&data[at]) } else { data.slice(at) }
 }
