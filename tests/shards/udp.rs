@@ -82,7 +82,9 @@ async fn a_bulk_call_is_whole_whichever_socket_its_packets_come_to() {
     }
     let snapshot = client.inspect().await.unwrap();
     assert_eq!(spread(&snapshot, 2), [2, 2]);
-    assert!(snapshot.counters.strays > 5000, "two replies of 8 MB: {}", snapshot.counters.strays);
+    // Of two replies of 8 MB each datagram, if all of them are as large as may be.
+    let strays = snapshot.counters.strays;
+    assert!(strays >= 2 * 8_000_000 / 8124, "{strays}");
 }
 
 #[tokio::test]
