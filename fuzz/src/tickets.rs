@@ -16,7 +16,7 @@ use super::rest;
 /// A key of odd parity that is not weak: what a server takes.
 const DES_KEY: [u8; 8] = [0xa7, 0x83, 0x8a, 0xcb, 0xc7, 0x83, 0xec, 0x94];
 const DES_KVNO: u32 = 2;
-const ENCTYPES: [i32; 8] = [1, 2, 3, 17, 18, 19, 20, 23];
+const ENCTYPES: [i32; 9] = [1, 2, 3, 16, 17, 18, 19, 20, 23];
 const ENTROPY: [u8; 32] = [7; 32];
 
 /// One key of each enctype; those that are not DES have the captures' version and value.

@@ -388,6 +388,8 @@ pub struct Load {
     pub options: Vec<&'static str>,
     /// Security options of the caller, and what the table calls them.
     pub credentials: Vec<String>,
+    /// Where OpenAFS's client finds its ticket, if `credentials` name a service.
+    pub cache: Option<PathBuf>,
     pub note: String,
     pub limit_s: u64,
     pub expect: Expect,
@@ -404,6 +406,7 @@ impl Load {
             slow: None,
             options: Vec::new(),
             credentials: Vec::new(),
+            cache: None,
             note: String::new(),
             limit_s: 60,
             expect: Expect::Good,
@@ -471,6 +474,9 @@ impl Load {
             c.args(["--after", &piece.to_string(), "--delay", &micros.to_string()]);
         }
         c.args(&self.options).args(&self.credentials);
+        if let Some(cache) = &self.cache {
+            c.env("KRB5CCNAME", format!("FILE:{}", cache.display()));
+        }
         c
     }
 }
