@@ -260,10 +260,20 @@ fn resident_bytes() -> usize {
 /// and no more, at any time.
 #[actix_rt::test]
 async fn a_slow_reader_of_a_large_reply_holds_its_window_and_no_more() {
+    tokio::time::pause();
+    read_slowly(1440, |window| window * 1412).await;
+}
+
+/// Large packets are held by their bytes: at most a window and a half of 1444 each (rx-flow.md 9.3).
+#[actix_rt::test]
+async fn a_slow_reader_of_large_packets_holds_a_window_and_a_half_and_no_more() {
+    tokio::time::pause();
+    read_slowly(8124, |window| window * 1444 * 3 / 2).await;
+}
+
+async fn read_slowly(datagram_max_bytes: u32, held_max: impl Fn(usize) -> usize) {
     const REPLY: usize = 100 << 20;
     const PIECE: usize = 64 << 10;
-    const PACKET: usize = 1412;
-    tokio::time::pause();
     let hub = MemoryHub::new();
     let start = async |port: u16, written: Arc<Mutex<usize>>| {
         let at = SocketAddr::from(([10, 0, 0, 1], port));
@@ -281,7 +291,13 @@ async fn a_slow_reader_of_a_large_reply_holds_its_window_and_no_more() {
                 Ok::<_, ServiceFault>(())
             }
         };
-        Endpoint::builder().network(source).service(1, service).start().await.unwrap()
+        let builder = Endpoint::builder().network(source).service(1, service);
+        let builder = builder.configure(|config| {
+            for side in [&mut config.client, &mut config.server] {
+                side.call.datagram_max_bytes = datagram_max_bytes;
+            }
+        });
+        builder.start().await.unwrap()
     };
     let written = Arc::new(Mutex::new(0));
     let server = start(7000, written.clone()).await;
@@ -290,7 +306,7 @@ async fn a_slow_reader_of_a_large_reply_holds_its_window_and_no_more() {
     let request = connection.open_call(CallOptions::default()).await.unwrap();
     let mut reply = request.finish().unwrap();
     let config = rxrpc::proto::config::CallConfig::default();
-    let window = config.receive_window_max_packets as usize * PACKET;
+    let window = held_max(config.receive_window_max_packets as usize);
     let (mut read, mut pieces) = (0, 0);
     let before = resident_bytes();
     let mut grown = 0;
