@@ -125,6 +125,9 @@ fn every_level_operation_and_size_from_an_openafs_client() {
 const LOSSY: [&str; 10] =
     ["--drop", "5", "--dup", "3", "--reorder", "5", "--delay", "1", "--seed", "7"];
 
+/// Ways through loss that are tried beside each other: most of their time they wait for timers.
+const LOSSY_AT_ONCE: usize = 8;
+
 /// Where a kind of ticket comes from.
 #[derive(Clone, Copy)]
 enum Maker {
@@ -159,6 +162,7 @@ fn each_kind_of_ticket_is_accepted() {
         ("256, RC4", rc4, Maker::Kdc),
         ("256, triple DES", des3, Maker::Kdc),
     ];
+    let (mut caches, mut lossy, mut servers) = (Vec::new(), Vec::new(), Vec::new());
     for (kind, key, maker) in kinds {
         let cache = matches!(maker, Maker::Kdc).then(|| kdc::cache(&rig.work, key));
         for way in BOTH_WAYS {
@@ -182,16 +186,23 @@ fn each_kind_of_ticket_is_accepted() {
                 }
             }
             let relay = rig.relay(&server, &LOSSY);
-            for level in if full() { &LEVELS[..] } else { &LEVELS[2..] } {
-                let note = format!("{level}, {kind}, through loss");
-                table.load(rig, way, relay.port, &load(5_000, level, &note, (4, 1)));
-            }
-            relay.stop();
-            server.stop();
+            let levels = if full() { &LEVELS[..] } else { &LEVELS[2..] };
+            let through_loss = levels
+                .iter()
+                .map(|level| load(5_000, level, &format!("{level}, {kind}, through loss"), (4, 1)));
+            lossy.push((way, relay.port, through_loss.collect()));
+            servers.extend([relay, server]);
         }
-        if let Some(cache) = cache {
-            std::fs::remove_file(cache).expect("it was there");
-        }
+        caches.extend(cache);
+    }
+    for some in lossy.chunks(LOSSY_AT_ONCE) {
+        table.load_beside(rig, some);
+    }
+    for server in servers {
+        server.stop();
+    }
+    for cache in caches {
+        std::fs::remove_file(cache).expect("it was there");
     }
     table.finish();
 }
@@ -241,19 +252,22 @@ fn loss_repeats_and_reordering_are_survived_at_every_level() {
     let Some(rig) = rig() else { return };
     let mut table = Table::new("rxkad through a relay: 5 % lost, 3 % repeated, 5 % late");
     let sizes = if full() { &[1, 20_000, 200_000, 1_000_000][..] } else { &[20_000][..] };
+    let (mut lossy, mut servers) = (Vec::new(), Vec::new());
     for way in BOTH_WAYS {
-        let server = server(rig, way, "clear", AES);
-        let relay = rig.relay(&server, &LOSSY);
         for level in LEVELS {
+            let server = server(rig, way, "clear", AES);
+            let relay = rig.relay(&server, &LOSSY);
+            let mut loads = Vec::new();
             for op in ["sum", "pattern", "echo"] {
-                for &bytes in sizes {
-                    table.load(rig, way, relay.port, &load(way, op, bytes, level, AES, &[]));
-                }
+                loads.extend(sizes.iter().map(|&bytes| load(way, op, bytes, level, AES, &[])));
             }
-            let many = load(way, "sum", 5_000, level, AES, &[]).parallel(16, 4);
-            table.load(rig, way, relay.port, &many);
+            loads.push(load(way, "sum", 5_000, level, AES, &[]).parallel(16, 4));
+            lossy.push((way, relay.port, loads));
+            servers.extend([relay, server]);
         }
-        relay.stop();
+    }
+    table.load_beside(rig, &lossy);
+    for server in servers {
         server.stop();
     }
     table.finish();

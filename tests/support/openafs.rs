@@ -511,12 +511,33 @@ impl Table {
     /// Runs one load against the server at `port`.
     pub fn load(&mut self, rig: &Rig, way: Way, port: u16, load: &Load) {
         let (ran, good) = attempt(rig, way, port, load);
+        self.ran(way, load, &ran, good);
+    }
+
+    /// Runs several lists of loads beside each other: what mostly waits for timers need not wait in line. The loads
+    /// of a list follow each other.
+    pub fn load_beside(&mut self, rig: &Rig, lists: &[(Way, u16, Vec<Load>)]) {
+        let results: Vec<Vec<_>> = std::thread::scope(|scope| {
+            let run = |(way, port, loads): &(Way, u16, Vec<Load>)| {
+                loads.iter().map(|load| attempt(rig, *way, *port, load)).collect()
+            };
+            let running: Vec<_> = lists.iter().map(|list| scope.spawn(move || run(list))).collect();
+            running.into_iter().map(|one| one.join().expect("it does not panic")).collect()
+        });
+        for ((way, _, loads), results) in lists.iter().zip(results) {
+            for (load, (ran, good)) in loads.iter().zip(results) {
+                self.ran(*way, load, &ran, good);
+            }
+        }
+    }
+
+    fn ran(&mut self, way: Way, load: &Load, ran: &Ran, good: bool) {
         let mut options = format!("{} {}", load.note, load.options.join(" "));
         if let Some((piece, micros)) = load.slow {
             options = format!("{piece} per {micros} us {options}");
         }
         let what = (load.op, load.bytes, load.parallel, load.connections);
-        self.row(way, what, options.trim(), &ran, good);
+        self.row(way, what, options.trim(), ran, good);
     }
 
     /// Runs one load, and says what came of it; nothing is printed.
