@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
+use smallvec::{SmallVec, smallvec};
 
 use crate::proto::channel::{
     Channel, ChannelOutput, ChannelSetup, ChannelToConnection, Command, Notice, Run, Security,
@@ -45,6 +46,9 @@ pub struct CallRef {
     /// Which of the channel's calls.
     pub tag: CallTag,
 }
+
+/// Runs for one channel, in order, until another's come.
+type Gathered = ((RouteId, ChannelIndex), SmallVec<[Run; 1]>);
 
 /// Names a call from the moment it was asked for, before it has a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -301,26 +305,22 @@ impl InlineEndpoint {
 
     /// Datagrams arrive together: each of `stride` bytes, the last may be shorter.
     pub fn receive_batch(&mut self, now: Instant, from: SocketAddr, data: Bytes, stride: usize) {
+        self.receive_together(now, [(from, data, stride)]);
+    }
+
+    /// Batches that one receive has brought: all of them are handed over before anything that they cause, and what a
+    /// channel has of several in a row is one step for it, as in the actors' receive loop.
+    pub fn receive_together(
+        &mut self,
+        now: Instant,
+        batches: impl IntoIterator<Item = (SocketAddr, Bytes, usize)>,
+    ) {
         let mut out = RouterOutput::default();
-        self.router.begin_batch(now, from, data.len(), stride);
-        let mut at = 0;
-        while let Some(step) = self.router.next_step(now, from, &data, stride, &mut at, &mut out) {
-            match step {
-                Step::Run { route, channel, at } => {
-                    let run = Run { data: data.slice(at), stride };
-                    self.run(now, route, channel, &run);
-                }
-                Step::Control { route, at } => self.control(now, route, &data[at]),
-                Step::Open(opening) => {
-                    self.open(now, *opening);
-                    while let Some(oldest) = self.router.excess(now) {
-                        self.close_connection(now, oldest);
-                    }
-                }
-                Step::Stray { .. } => unreachable!("this endpoint is not divided"),
-            }
-            // Mailboxes hold all runs of a batch before what they cause comes back.
+        let mut gathered = None;
+        for (from, data, stride) in batches {
+            self.route(now, from, &data, stride, &mut gathered, &mut out);
         }
+        self.hand_over(now, &mut gathered);
         self.note_answers(&mut out);
         self.settle(now);
     }
@@ -630,11 +630,52 @@ impl InlineEndpoint {
         self.router.set_deadline(Waker::Connection(route), deadline);
     }
 
-    fn run(&mut self, now: Instant, route: RouteId, channel: ChannelIndex, run: &Run) {
+    fn route(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        data: &Bytes,
+        stride: usize,
+        gathered: &mut Option<Gathered>,
+        out: &mut RouterOutput,
+    ) {
+        self.router.begin_batch(now, from, data.len(), stride);
+        let mut at = 0;
+        while let Some(step) = self.router.next_step(now, from, data, stride, &mut at, out) {
+            match step {
+                Step::Run { route, channel, at } => {
+                    let run = Run { data: data.slice(at), stride };
+                    match gathered {
+                        Some((to, runs)) if *to == (route, channel) => runs.push(run),
+                        _ => {
+                            self.hand_over(now, gathered);
+                            *gathered = Some(((route, channel), smallvec![run]));
+                        }
+                    }
+                }
+                Step::Control { route, at } => {
+                    self.hand_over(now, gathered);
+                    self.control(now, route, &data[at]);
+                }
+                Step::Open(opening) => {
+                    self.hand_over(now, gathered);
+                    self.open(now, *opening);
+                    while let Some(oldest) = self.router.excess(now) {
+                        self.close_connection(now, oldest);
+                    }
+                }
+                Step::Stray { .. } => unreachable!("this endpoint is not divided"),
+            }
+            // Mailboxes hold all runs of a batch before what they cause comes back.
+        }
+    }
+
+    fn hand_over(&mut self, now: Instant, gathered: &mut Option<Gathered>) {
+        let Some(((route, channel), runs)) = gathered.take() else { return };
         let hint = self.router.hint(route);
         let Some(tree) = self.trees.get_mut(&route) else { return };
         let mut out = self.spare.take().unwrap_or_default();
-        tree.channels[channel.index()].handle_run(now, &hint, run, &mut out);
+        tree.channels[channel.index()].handle_runs(now, &hint, &runs, &mut out);
         self.take_channel(now, route, channel, out);
     }
 

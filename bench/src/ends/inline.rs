@@ -129,11 +129,11 @@ async fn run(of: &Rc<RefCell<Loop>>, mut is_over: impl FnMut() -> bool) -> Resul
                 }
             }
             let now = Instant::now();
-            for incoming in this.batch.drain(..) {
-                if let Incoming::Datagrams { from, data, stride } = incoming {
-                    this.endpoint.receive_batch(now, from, data, stride);
-                }
-            }
+            let together = this.batch.drain(..).filter_map(|incoming| match incoming {
+                Incoming::Datagrams { from, data, stride } => Some((from, data, stride)),
+                _ => None,
+            });
+            this.endpoint.receive_together(now, together);
             this.settle(now);
             // As the receive loop of the actors: a bounded amount in one turn.
             rounds += 1;
@@ -170,7 +170,7 @@ pub async fn server(_: End) -> Result<()> {
             _ => return,
         }
         while let Some(count) = &mut left
-            && credit > 0
+            && credit >= (*count).clamp(4, PIECE_BYTES as u64)
         {
             if *count == 0 {
                 left = None;
