@@ -64,8 +64,12 @@ enum What {
     Bulk,
     /// Bulk over the size of datagrams, ours and the raw loop's
     Sizes,
-    /// Small calls, 1, 16 and 64 in flight
-    Calls,
+    /// Small calls, 1, 16 and 64 in flight, or as many as said
+    Calls {
+        /// Calls in flight; may be given several times
+        #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+        in_flight: Vec<u16>,
+    },
     /// Bulk through loss and delay, beside quinn and OpenAFS
     Grid,
     /// Resident memory per idle connection
@@ -146,7 +150,14 @@ fn run(args: &Args) -> Result<()> {
             benches::windows(b, o);
         }
         What::Sizes => benches::sizes(b, o),
-        What::Calls => benches::calls(b, o, &[(1, &[Ours, Raw]), (16, &[Ours]), (64, &[Ours])]),
+        What::Calls { in_flight } if in_flight.is_empty() => {
+            benches::calls(b, o, &[(1, &[Ours, Raw]), (16, &[Ours]), (64, &[Ours])]);
+        }
+        What::Calls { in_flight } => {
+            let plan: Vec<(usize, &[Stack])> =
+                in_flight.iter().map(|count| (usize::from(*count), &[Ours][..])).collect();
+            benches::calls(b, o, &plan);
+        }
         What::Grid => benches::grid(b, o, afs.as_ref()),
         What::Idle => benches::idle(b, o),
         What::Scale => benches::scale(b, o),

@@ -2,6 +2,7 @@
 
 mod egress;
 mod receive;
+mod shares;
 pub(crate) mod siblings;
 
 use std::collections::{HashMap, VecDeque};
@@ -40,6 +41,7 @@ use crate::server::Service;
 use crate::wire::{ChannelIndex, Cid, Epoch, Serial, ServiceId};
 use egress::Egress;
 use receive::ReceiveLoop;
+use shares::Shares;
 use siblings::Siblings;
 
 /// Now, by the one clock of the shells: Tokio's, so that a test that pauses it pauses everything.
@@ -92,6 +94,7 @@ pub struct LocalEndpoint {
     egress: Egress,
     /// What a batch has for one channel, while the batch is looked through.
     gathered: Option<((RouteId, ChannelIndex), Packets)>,
+    shares: Shares,
     /// What connections and channels put out: a queue of its own, which costs a third of a message.
     outputs: mpsc::UnboundedReceiver<Output>,
     outbox: Outbox,
@@ -132,6 +135,7 @@ impl LocalEndpoint {
         let (outbox, outputs) = mpsc::unbounded_channel();
         LocalEndpoint {
             gathered: None,
+            shares: Shares::default(),
             outputs,
             outbox,
             own: None,

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use smallvec::smallvec;
 use tokio::time::Sleep;
 
+use super::shares::Shares;
 use super::siblings::part;
 use super::{LocalEndpoint, Packets, Unreachable, now};
 use crate::actors::messages::{Control, PathSized, Strays, StraysTaken};
@@ -36,11 +37,6 @@ struct Source {
     /// Whether another shard has received, and counted, it.
     is_sibling: bool,
 }
-
-/// Shares of what was received together.
-const SHARES: usize = 4;
-/// The smallest share, in runs: smaller ones cost more in turns and sends than the peer gains.
-const SHARE_RUNS_MIN: usize = 4;
 
 /// See the module.
 pub(super) struct ReceiveLoop {
@@ -76,9 +72,8 @@ impl Unread {
     }
 
     /// Divides what has just been received.
-    fn divide(&mut self) {
-        let datagrams: usize = self.batch.iter().map(count).sum();
-        self.share = SHARE_RUNS_MIN.max(datagrams / SHARES);
+    fn divide(&mut self, shares: &Shares) {
+        self.share = shares.of(self.batch.iter().map(count).sum());
     }
 }
 
@@ -116,7 +111,7 @@ impl ActorFuture<LocalEndpoint> for ReceiveLoop {
                 break;
             }
             match this.receive(endpoint, task) {
-                Poll::Ready(Ok(())) => this.unread.divide(),
+                Poll::Ready(Ok(())) => this.unread.divide(&endpoint.shares),
                 Poll::Ready(Err(error)) => {
                     endpoint.fail(&error);
                     endpoint.end_if_finished(context);
@@ -273,6 +268,7 @@ impl LocalEndpoint {
             *left -= 1;
             match step {
                 Step::Run { route, channel, at } => {
+                    self.shares.note((route, channel));
                     let run = Run { data: data.slice(at), stride };
                     match &mut self.gathered {
                         Some((to, packets)) if *to == (route, channel) => packets.runs.push(run),
