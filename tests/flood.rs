@@ -8,8 +8,10 @@
 //! `RXRPC_FLOOD_DATAGRAMS` sets how many; 50 000 if nothing is said.
 
 #[path = "support/processes.rs"]
+#[allow(dead_code)]
 mod processes;
 #[path = "support/runs.rs"]
+#[allow(dead_code)]
 mod runs;
 
 use std::net::{SocketAddr, UdpSocket};

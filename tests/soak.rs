@@ -1,38 +1,46 @@
 //! RC-27: two processes, a real socket, many channels, calls as fast as they go.
 //!
 //! Counters decide, never the clock: no BUSY, nothing sent again by a timer at either end, no call lost; and the
-//! server's own account of the numbers in the requests: no call run twice. `RXRPC_SOAK_CALLS` sets the number of
-//! calls, `RXRPC_SOAK_LOSSY_CALLS` that of calls through loss; the slowest is printed. Ten million, a tenth of them
-//! through loss:
+//! server's own account of the numbers in the requests: no call run twice. A call that stalled is explained by its own
+//! datagrams, or by a machine that stood still, or it fails the run. `RXRPC_SOAK_CALLS` sets the number of calls,
+//! `RXRPC_SOAK_LOSSY_CALLS` that of calls through loss. Ten million, a tenth of them through loss:
 //! `RXRPC_SOAK_CALLS=9000000 RXRPC_SOAK_LOSSY_CALLS=1000000 cargo test --release --test soak -- --nocapture`
 
+#[path = "support/ledger.rs"]
+#[allow(dead_code)]
+mod ledger;
+#[path = "support/load.rs"]
+#[allow(dead_code)]
+mod load;
+#[path = "support/machine.rs"]
+#[allow(dead_code)]
+mod machine;
 #[path = "support/processes.rs"]
+#[allow(dead_code)]
 mod processes;
 #[path = "support/runs.rs"]
+#[allow(dead_code)]
 mod runs;
+#[path = "support/stalls.rs"]
+#[allow(dead_code)]
+mod stalls;
 
-use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use ledger::Ledger;
+use load::{Load, Made, lost, make_calls, tapped};
+use machine::Machine;
 use processes::{Other, is_other, number_of, say, wait_for_dismissal};
-use rxrpc::net::{FaultControl, Faults, FaultyNetwork, UdpOptions, network_source};
-use rxrpc::proto::Counters;
-use rxrpc::{ConnectOptions, Endpoint, ServiceOptions};
+use rxrpc::net::{FaultControl, Incoming, Network, NetworkSource, Transmit, network_source};
+use rxrpc::{Endpoint, ServiceOptions};
+use stalls::{Cause, Patience, Verdict, our_patience};
 
-/// As many calls at once as there are channels.
-const CHANNELS_PER_CONNECTION: usize = 4;
 /// Who waits for a timer keeps a channel: with many, a million lossy calls end the same day.
 const LOSSY_CONNECTIONS: usize = 32;
 const LOSS: f64 = 0.01;
-/// A call that took so long has waited for a timer: none is shorter, but for tail probes.
-const WAIT_MIN: Duration = Duration::from_millis(300);
-/// How often the machine is looked at, for how many ticks back, and how many calls that waited are told.
-const TICK: Duration = Duration::from_millis(50);
-const TICKS_MAX: usize = 1000;
-const TOLD_MAX: u64 = 50;
+const OURS: Patience = Patience(our_patience, our_patience);
 
 /// The other process: serves until it is dismissed, then tells its counters.
 #[test]
@@ -66,203 +74,157 @@ fn the_other_process() {
     });
 }
 
-/// A hundredth of the datagrams is lost, each way. Counters decide: every call is good and ran once, none met
-/// BUSY; whatever stalled, stalled for a loss: a lost datagram makes a timer send again at either end, and no more.
-#[test]
-fn calls_through_loss_are_good_and_run_once() {
-    let calls = number_of("RXRPC_SOAK_LOSSY_CALLS", 2_000);
+/// What came of a run.
+struct Came {
+    made: Made,
+    verdict: Verdict,
+    /// Why the stalls fail it, if they do.
+    trouble: Option<String>,
+    /// Sent again by a timer of the server.
+    resent: u64,
+}
+
+/// Makes `calls` over `connections` through `network`, checks what both ends say, and says it in a line.
+fn run(
+    title: &str,
+    calls: u64,
+    connections: usize,
+    network: NetworkSource,
+    ledger: Arc<Mutex<Ledger>>,
+    lost: impl Fn() -> u64,
+) -> Came {
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut server = Other::run("the_other_process", &[]);
-    let address: SocketAddr = server.word("address ").parse().unwrap();
-    let control = FaultControl::new();
-    control.set(Faults { loss_probability: LOSS, ..Faults::default() });
-    let network = {
-        let control = control.clone();
-        network_source(move || {
-            let any = SocketAddr::from(([127, 0, 0, 1], 0));
-            Ok(FaultyNetwork::new(UdpOptions::bind_to(any).bind()?.open()?, 7, control))
-        })
+    let machine = Machine::watch(&[std::process::id(), server.id()]);
+    let load = Load {
+        server: server.word("address ").parse().unwrap(),
+        service: 1,
+        calls,
+        connections,
+        request: |number| runs::request(number, 0),
+        is_reply: |request, reply| request == reply,
     };
-    let lost = move || {
-        let counters = [control.outgoing_counters(), control.incoming_counters()];
-        counters.iter().map(|counters| counters.lost_datagrams).sum::<u64>()
-    };
-    let watched = lost.clone();
-    let Made { ours, slowest, waited, took } = actix_rt::System::new().block_on(async move {
+    let made = actix_rt::System::new().block_on(async move {
         let client = Endpoint::builder().network(network).start().await.unwrap();
-        make_calls(client, address, calls, LOSSY_CONNECTIONS, watched).await
+        make_calls(client, load, ledger).await
     });
+    let pauses = machine.pauses();
     server.dismiss();
     let [served, ran, again, strange, busy, resent, aborts] = server.numbers("counters ");
-    let lost = lost();
+    let ours = &made.ours;
+    let verdict = made.stalls.judge(&format!("{title}.log"), made.began, OURS, &pauses);
     println!(
-        "{calls} calls through loss in {took:.1?}, slowest {slowest:.1?}: {ran} ran, {again} again; {lost} datagrams \
-         lost, {} and {resent} sent again by a timer, {waited} calls waited {WAIT_MIN:?} or longer",
-        ours.resent_by_timer
+        "{title}: calls {calls}, lost {}, doubled {again}, of nobody {strange}, BUSY sent {busy}, BUSY received {}, \
+         aborts {}, datagrams lost {}, sent again by a timer {} and {resent}, {verdict}; slowest {:.2?}, took {:.1?} \
+         ({:.0}/s)",
+        calls - ran.min(ours.calls_good),
+        ours.busy_received,
+        aborts + ours.aborts_received,
+        lost(),
+        ours.resent_by_timer,
+        made.stalls.slowest(),
+        made.took,
+        calls as f64 / made.took.as_secs_f64()
     );
     assert_eq!((ours.client_calls, ours.calls_good, ours.calls_failed), (calls, calls, 0));
     assert_eq!((ours.busy_received, ours.aborts_received), (0, 0));
     assert_eq!((served, ran, again, strange), (calls, calls, 0, 0), "each call ran once");
     assert_eq!((busy, aborts), (0, 0), "BUSY sent, aborts sent");
+    let trouble = verdict.trouble(calls, load.at_once() as u64);
+    Came { made, verdict, trouble, resent }
+}
+
+fn ledger() -> Arc<Mutex<Ledger>> {
+    let ledger = Ledger::new(|request| Some(u64::from_be_bytes(*request.first_chunk()?)));
+    Arc::new(Mutex::new(ledger))
+}
+
+/// A hundredth of the datagrams is lost, each way. Counters decide: every call is good and ran once, none met BUSY;
+/// each that stalled was waiting for a datagram of its own that was lost, and timers sent again what was lost, and no
+/// more.
+#[test]
+fn calls_through_loss_are_good_and_run_once() {
+    let calls = number_of("RXRPC_SOAK_LOSSY_CALLS", 2_000);
+    let (control, ledger) = (FaultControl::new(), ledger());
+    let network = tapped(Some((LOSS, &control)), &ledger);
+    let title = "soak-through-loss";
+    let came = run(title, calls, LOSSY_CONNECTIONS, network, ledger, || lost(&control));
+    assert_eq!(came.trouble, None);
+    let lost = lost(&control);
     assert!(calls < 2_000 || lost > 0, "nothing was lost");
-    assert!(ours.resent_by_timer + resent <= 2 * lost, "a timer sent again what was not lost");
+    let resent = came.made.ours.resent_by_timer + came.resent;
+    assert!(resent <= 2 * lost, "a timer sent again what was not lost");
 }
 
 #[test]
 fn rc_27_calls_between_two_processes_meet_no_busy_and_no_timer() {
     let calls = number_of("RXRPC_SOAK_CALLS", 100_000);
-    let mut server = Other::run("the_other_process", &[]);
-    let address: SocketAddr = server.word("address ").parse().unwrap();
-    let Made { ours, slowest, waited, took } = actix_rt::System::new().block_on(async move {
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let client = Endpoint::builder().bind(any).start().await.unwrap();
-        make_calls(client, address, calls, 1, || 0).await
-    });
-    server.dismiss();
-    let [served, ran, again, strange, busy, resent, aborts] = server.numbers("counters ");
-    println!(
-        "{calls} calls in {took:.1?} ({:.0}/s), slowest {slowest:.1?}: {ran} ran, {again} again, {waited} waited",
-        calls as f64 / took.as_secs_f64()
-    );
-    assert_eq!((ours.client_calls, ours.calls_good, ours.calls_failed), (calls, calls, 0));
-    assert_eq!((ours.busy_received, ours.resent_by_timer, ours.aborts_received), (0, 0, 0));
-    assert_eq!((served, ran, again, strange), (calls, calls, 0, 0), "each call ran once");
-    assert_eq!((busy, resent, aborts), (0, 0, 0), "BUSY, packets sent again by timer, aborts");
+    let ledger = ledger();
+    let came = run("soak", calls, 1, tapped(None, &ledger), ledger, || 0);
+    assert_eq!(came.trouble, None);
+    let resent = (came.made.ours.resent_by_timer, came.resent);
+    assert_eq!(resent, (0, 0), "packets sent again by timer");
 }
 
-/// What it took to make all calls, each of them good.
-struct Made {
-    ours: Counters,
-    slowest: Duration,
-    /// Calls of [`WAIT_MIN`] or longer.
-    waited: u64,
-    took: Duration,
+/// Behind the tap that sees what was lost: it loses one datagram in two hundred, and nobody is told.
+struct Thief<N> {
+    inner: N,
+    seen: u64,
 }
 
-/// What explains a call that waited: what was lost meanwhile, how late this thread's own timers were, and how long
-/// it waited for a processor.
-struct Watch<L> {
-    began: Instant,
-    lost: L,
-    ticks: RefCell<VecDeque<Tick>>,
-    told: Cell<u64>,
-    /// Calls that waited, and nobody knows for what.
-    unexplained: Cell<u64>,
-}
-
-/// What there was at one time.
-struct Tick {
-    at: Instant,
-    queued: Duration,
-    pressure: Duration,
-    lost: u64,
-}
-
-impl<L: Fn() -> u64> Watch<L> {
-    fn tick(&self) {
-        let mut ticks = self.ticks.borrow_mut();
-        if ticks.len() == TICKS_MAX {
-            ticks.pop_front();
-        }
-        let (at, lost) = (Instant::now(), (self.lost)());
-        ticks.push_back(Tick { at, queued: queued(), pressure: pressure(), lost });
+impl<N: Network> Network for Thief<N> {
+    fn local_addr(&self) -> SocketAddr {
+        self.inner.local_addr()
     }
 
-    fn tell(&self, number: u64, began: Instant, took: Duration) {
-        self.told.set(self.told.get() + 1);
-        self.tick();
-        let ticks = self.ticks.borrow();
-        let since = ticks.iter().rposition(|tick| tick.at <= began).unwrap_or(0);
-        let times = ticks.iter().skip(since).map(|tick| tick.at);
-        let gaps = times.clone().zip(times.skip(1)).map(|(one, next)| next - one);
-        let late = gaps.max().unwrap_or_default().saturating_sub(TICK);
-        let (first, last) = (&ticks[since], &ticks[ticks.len() - 1]);
-        // A loss, or a machine that had no time for us for as long as nothing else explains.
-        let machine = late + last.pressure.saturating_sub(first.pressure);
-        let is_explained = last.lost > first.lost || took.saturating_sub(machine) < WAIT_MIN;
-        self.unexplained.set(self.unexplained.get() + u64::from(!is_explained));
-        if self.told.get() > TOLD_MAX && is_explained {
-            return;
-        }
-        println!(
-            "call {number}, {:.1?} after the first, took {took:.2?}: meanwhile {} datagrams were lost, our own timer \
-             was {late:.2?} late, and this thread {:.2?} without a processor",
-            began - self.began,
-            last.lost - first.lost,
-            last.queued.saturating_sub(first.queued)
-        );
+    fn max_segments(&self) -> usize {
+        1
+    }
+
+    fn poll_receive(
+        &mut self,
+        cx: &mut std::task::Context<'_>,
+        into: &mut Vec<Incoming>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        self.inner.poll_receive(cx, into)
+    }
+
+    fn try_send(&mut self, transmit: &Transmit<'_>) -> std::io::Result<()> {
+        self.seen += 1;
+        if self.seen.is_multiple_of(200) { Ok(()) } else { self.inner.try_send(transmit) }
+    }
+
+    fn poll_send_ready(
+        &mut self,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        self.inner.poll_send_ready(cx)
     }
 }
 
-/// How long this thread has waited for a processor (Linux: /proc/thread-self/schedstat); zero elsewhere.
-fn queued() -> Duration {
-    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    let nanos = stat.split_whitespace().nth(1).and_then(|word| word.parse().ok());
-    Duration::from_nanos(nanos.unwrap_or(0))
-}
-
-/// How long anybody on this machine, the server too, has waited for a processor (Linux: /proc/pressure/cpu); zero
-/// elsewhere.
-fn pressure() -> Duration {
-    let some = std::fs::read_to_string("/proc/pressure/cpu").unwrap_or_default();
-    let total = some.split_whitespace().find_map(|word| word.strip_prefix("total=")?.parse().ok());
-    total.map_or_else(queued, Duration::from_micros)
-}
-
-async fn make_calls(
-    client: Endpoint,
-    address: SocketAddr,
-    calls: u64,
-    connections: usize,
-    lost: impl Fn() -> u64 + 'static,
-) -> Made {
-    let options = ConnectOptions { connections_max: connections, ..ConnectOptions::default() };
-    let connection = client.connect_with(address, 1, options).await.unwrap();
-    let began = Instant::now();
-    let channels = CHANNELS_PER_CONNECTION * connections;
-    let watch = Watch {
-        began,
-        lost,
-        ticks: RefCell::default(),
-        told: Cell::new(0),
-        unexplained: Cell::new(0),
+/// The judge is not to be bribed: where losses abound, also those of which the loss that is noted says nothing stand
+/// out, and are told call by call.
+#[test]
+fn a_stall_for_a_loss_that_was_not_noted_is_found_among_those_that_were() {
+    let (control, ledger) = (FaultControl::new(), ledger());
+    let network = {
+        use ledger::{Stand, Tap};
+        use rxrpc::net::{Faults, FaultyNetwork, UdpOptions};
+        control.set(Faults { loss_probability: LOSS, ..Faults::default() });
+        let (control, ledger) = (control.clone(), ledger.clone());
+        network_source(move || {
+            let any = SocketAddr::from(([127, 0, 0, 1], 0));
+            let thief = Thief { inner: UdpOptions::bind_to(any).bind()?.open()?, seen: 0 };
+            let far = Tap::new(thief, &ledger, Stand::Far);
+            Ok(Tap::new(FaultyNetwork::new(far, 7, control), &ledger, Stand::Near))
+        })
     };
-    let watch = Rc::new(watch);
-    let ticking = watch.clone();
-    let ticks = actix_rt::spawn(async move {
-        loop {
-            ticking.tick();
-            tokio::time::sleep(TICK).await;
-        }
-    });
-    let workers = (0..channels as u64).map(|worker| {
-        let connection = connection.clone();
-        let watch = watch.clone();
-        async move {
-            let (mut slowest, mut waited) = (Duration::ZERO, 0);
-            for number in (worker..calls).step_by(channels) {
-                let request = runs::request(number, 0);
-                let began = Instant::now();
-                let reply = connection.call(request.clone()).await.unwrap();
-                assert_eq!(reply, request);
-                let took = began.elapsed();
-                slowest = slowest.max(took);
-                if took >= WAIT_MIN {
-                    waited += 1;
-                    watch.tell(number, began, took);
-                }
-            }
-            (slowest, waited)
-        }
-    });
-    let all = futures::future::join_all(workers).await;
-    let took = began.elapsed();
-    ticks.abort();
-    let unexplained = watch.unexplained.get();
-    assert_eq!(unexplained, 0, "calls that waited for nothing that was lost, nor for a processor");
-    Made {
-        ours: client.inspect().await.unwrap().counters,
-        slowest: all.iter().map(|(slowest, _)| *slowest).max().unwrap(),
-        waited: all.iter().map(|(_, waited)| waited).sum(),
-        took,
-    }
+    let came = run("soak-with-a-thief", 2_000, 4, network, ledger, || lost(&control));
+    let lost = came.verdict.of(Cause::RequestLost) + came.verdict.of(Cause::ReplyLost);
+    let stolen = came.verdict.of(Cause::Unexplained) + came.verdict.of(Cause::Machine);
+    assert!(lost > 0, "those of the others are explained: {}", came.verdict);
+    assert!(stolen > 0, "{}", came.verdict);
+    let trouble = came.trouble.expect("it fails the run");
+    assert!(trouble.contains("that nothing explains, the first: stall: number "), "{trouble}");
 }

@@ -80,6 +80,7 @@ static int o_mtu, o_window, o_udpbuf, o_nojumbo, o_dead, o_hard, o_idle;
 static int o_frags, o_drop, o_droprecv, o_procs = 16, o_nostats, o_hot;
 static int o_verify, o_stats, o_quiet, o_service = SERVICE, o_tkt4;
 static int o_checkreach, o_showkey, o_expired;
+static int o_number;			/* `sum` carries its call's number */
 static int o_pace;			/* microseconds the client sleeps per chunk */
 static int o_opcode = -1;		/* sent instead of the operation's own number */
 static const char *o_bind, *o_krb5, *o_confdir, *o_name = "admin", *o_port_s;
@@ -312,6 +313,31 @@ static struct rx_securityClass *client_security(int *idx)
 static pthread_mutex_t st_lock = PTHREAD_MUTEX_INITIALIZER;
 static long long st_calls, st_in, st_out, st_errors;
 
+/* Which numbered calls have run: a bit each. */
+#define NUMBERS_MAX (1ull << 30)
+static unsigned char *nr_seen;
+static long long nr_ran, nr_again, nr_strange;
+
+static void note_number(const unsigned char *b, afs_uint32 n)
+{
+    unsigned long long nr = 0;
+    int i;
+    for (i = 0; i < 8; i++)
+	nr = nr << 8 | b[i];
+    pthread_mutex_lock(&st_lock);
+    if (!nr_seen && !(nr_seen = calloc(NUMBERS_MAX / 8, 1)))
+	die("no memory for numbers");
+    if (n < 8 || nr >= NUMBERS_MAX)
+	nr_strange++;
+    else if (nr_seen[nr / 8] & 1 << nr % 8)
+	nr_again++;
+    else {
+	nr_seen[nr / 8] |= 1 << nr % 8;
+	nr_ran++;
+    }
+    pthread_mutex_unlock(&st_lock);
+}
+
 static afs_int32 serve1(struct rx_call *c, int *op, long long *in, long long *out)
 {
     static __thread char *buf;
@@ -339,6 +365,8 @@ static afs_int32 serve1(struct rx_call *c, int *op, long long *in, long long *ou
 	if (readn(c, buf, a, rs, 0, 0, 0, o == OP_SUM ? &crc : NULL) < 0)
 	    return RXGEN_SS_UNMARSHAL;
 	*in = a;
+	if (o == OP_SUM && o_number)
+	    note_number((unsigned char *)buf, a);
 	if (o == OP_SUM && (put32(c, a) || put32(c, crc)))
 	    return RXGEN_SS_MARSHAL;
 	break;
@@ -478,9 +506,9 @@ static void *server_signals(void *arg)
 	getrusage(RUSAGE_SELF, &ru);
 	pthread_mutex_lock(&st_lock);
 	printf("{\"event\":\"totals\",\"calls\":%lld,\"in\":%lld,\"out\":%lld,\"errors\":%lld,"
-	       "\"busy\":%d,\"retransmitted\":%d,"
+	       "\"busy\":%d,\"retransmitted\":%d,\"ran\":%lld,\"again\":%lld,\"strange\":%lld,"
 	       "\"cpu_user\":%.3f,\"cpu_sys\":%.3f,\"maxrss_kb\":%ld}\n", st_calls, st_in,
-	       st_out, st_errors, counters(BUSY_SENT), counters(RESENT), tvs(ru.ru_utime),
+	       st_out, st_errors, counters(BUSY_SENT), counters(RESENT), nr_ran, nr_again, nr_strange, tvs(ru.ru_utime),
 	       tvs(ru.ru_stime), ru.ru_maxrss);
 	fflush(stdout);
 	pthread_mutex_unlock(&st_lock);
@@ -586,7 +614,7 @@ struct worker {
     pthread_t th;
     struct rx_connection *conn;
     int op, done, errors, badcontent;
-    int last_error;
+    int last_error, index;
     long long in, out;
     double *lat;
     char *buf;
@@ -612,7 +640,15 @@ static int one(struct worker *w, struct rx_call *c, int idx)
 	w->out += o_bytes;
 	break;
     case OP_SUM:
-	if (start(c, w->op) || put32(c, o_bytes) || writen(c, b, o_bytes, o_chunk, o_pace, 1, seed, &crc)
+	if (o_number) {
+	    unsigned long long nr = (unsigned long long)w->index * o_count + idx;
+	    int n = (int)o_bytes, i;
+	    for (i = 0; i < n; i++)
+		b[i] = i < 8 ? nr >> (56 - 8 * i) : pat(i, seed);
+	    crc = crc32u(crc, (unsigned char *)b, n);
+	    if (start(c, w->op) || put32(c, n) || rx_Write(c, b, n) != n || get32(c, &got) || get32(c, &v))
+		return -1;
+	} else if (start(c, w->op) || put32(c, o_bytes) || writen(c, b, o_bytes, o_chunk, o_pace, 1, seed, &crc)
 	    || get32(c, &got) || get32(c, &v))
 	    return -1;
 	if (got != (afs_uint32)o_bytes || v != crc)
@@ -897,6 +933,7 @@ static int run_client(const char *host, int port, const char *opn)
     for (i = 0; i < o_threads; i++) {
 	ws[i].conn = cs[i % o_conns];
 	ws[i].op = op;
+	ws[i].index = i;
 	ws[i].lat = calloc(o_count, sizeof(double));
 	ws[i].buf = malloc(IOSIZE);
 	if (i)
@@ -951,6 +988,7 @@ static void usage(void)
 "   --ticket4 (Kerberos 4 ticket)  --expired  --krb5 PRINCIPAL [--showkey]  --confdir DIR\n"
 "load:      --bytes N --send N --recv N --count N --threads N --conns N\n"
 "   --chunk N --pace USEC --code N --after N --delay USEC --verify --opcode N\n"
+"   --number (`sum`: the first 8 bytes are the call's number; a server counts which ran)\n"
 "transport: --bind ADDR --localport N --mtu N --frags N --nojumbo --window N\n"
 "   --udpbuf KIB --drop PCT --droprecv PCT --dead S --hard S --idle S\n"
 "   --procs N --hot --nostats --checkreach --service N\n"
@@ -964,7 +1002,7 @@ int main(int argc, char **argv)
     enum { B = 1000, SEC, REQ, KEY, SES, T4, KRB, CONF, BYTES, SENDB, RECVB, COUNT,
 	THREADS, CONNS, CHUNK, CODE, AFTER, DELAY, VERIFY, BIND, LPORT, MTU, FRAGS,
 	NOJ, WIN, UDPB, DROP, DROPR, DEAD, HARD, IDLE, PROCS, HOT, NOST, REACH,
-	SVC, STATS, QUIET, PACE, OPCODE, VOL, VNODE, UNIQ, NAME, SHOWKEY, EXPIRED };
+	SVC, STATS, QUIET, PACE, OPCODE, VOL, VNODE, UNIQ, NAME, SHOWKEY, EXPIRED, NUMBER };
     static const struct option lo[] = {
 	{"security", 1, 0, SEC}, {"require", 0, 0, REQ}, {"key", 1, 0, KEY},
 	{"session", 1, 0, SES}, {"ticket4", 0, 0, T4}, {"krb5", 1, 0, KRB},
@@ -981,7 +1019,8 @@ int main(int argc, char **argv)
 	{"quiet", 0, 0, QUIET}, {"vol", 1, 0, VOL}, {"vnode", 1, 0, VNODE},
 	{"uniq", 1, 0, UNIQ}, {"name", 1, 0, NAME},
 	{"pace", 1, 0, PACE}, {"opcode", 1, 0, OPCODE},
-	{"showkey", 0, 0, SHOWKEY}, {"expired", 0, 0, EXPIRED}, {0, 0, 0, 0}
+	{"showkey", 0, 0, SHOWKEY}, {"expired", 0, 0, EXPIRED},
+	{"number", 0, 0, NUMBER}, {0, 0, 0, 0}
     };
     int c, i;
     char *p;
@@ -1057,6 +1096,7 @@ int main(int argc, char **argv)
 	case SHOWKEY: o_showkey = 1; break;
 	case EXPIRED: o_expired = 1; break;
 	case PACE: o_pace = atoi(optarg); break;
+	case NUMBER: o_number = 1; break;
 	case OPCODE: o_opcode = atoi(optarg); break;
 	case NAME: o_name = optarg; break;
 	default: usage();
@@ -1064,6 +1104,8 @@ int main(int argc, char **argv)
     }
     if (o_chunk < 1 || o_chunk > IOSIZE)
 	die("--chunk must be 1..%d", IOSIZE);
+    if (o_number && (o_bytes < 8 || o_bytes > IOSIZE))
+	die("--number needs --bytes 8..%d", IOSIZE);
     if (o_bytes < 0 || o_bytes > 0x7fffffff)
 	die("--bytes must fit in 31 bits");
     argc -= optind;

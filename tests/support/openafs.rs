@@ -139,6 +139,11 @@ impl Ran {
 
 /// Runs a program to its end, or kills it after `limit_s` seconds.
 pub fn run(command: &mut Command, limit_s: u64) -> Ran {
+    run_telling(command, limit_s, |_| ())
+}
+
+/// The same; `began_as` is told its process id.
+pub fn run_telling(command: &mut Command, limit_s: u64, began_as: impl FnOnce(u32)) -> Ran {
     let began = Instant::now();
     let mut child = command
         .stdin(Stdio::null())
@@ -146,6 +151,7 @@ pub fn run(command: &mut Command, limit_s: u64) -> Ran {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    began_as(child.id());
     let out = collect(child.stdout.take());
     let err = collect(child.stderr.take());
     let code = wait(&mut child, Duration::from_secs(limit_s));
@@ -225,6 +231,10 @@ impl Server {
                 panic!("did not say that it is ready: {name}");
             }
         }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn address(&self) -> String {
@@ -464,7 +474,7 @@ impl Load {
     }
 
     /// `rxpeer client` with this load.
-    fn openafs(&self, rig: &Rig, port: u16) -> Command {
+    pub fn openafs(&self, rig: &Rig, port: u16) -> Command {
         let mut c = rig.client(port);
         let bytes = self.bytes.to_string();
         c.args([self.op, "--bytes", &bytes, "--send", &bytes, "--recv", &bytes]);
@@ -671,7 +681,7 @@ fn ours_is(ran: &Ran, expect: Expect) -> bool {
     }
 }
 
-fn openafs_is(ran: &Ran, expect: Expect) -> bool {
+pub fn openafs_is(ran: &Ran, expect: Expect) -> bool {
     let json = ran.json();
     match expect {
         Expect::Good => {

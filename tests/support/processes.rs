@@ -26,6 +26,10 @@ impl Other {
         Other { child, lines }
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it says after `word`: the lines before that are passed over.
     pub fn word(&mut self, word: &str) -> String {
         let mut lines = self.lines.by_ref().map(Result::unwrap);

@@ -35,7 +35,12 @@ pub struct Runs {
 }
 
 impl Runs {
-    fn note(&mut self, request: &[u8]) {
+    pub fn sums(&self) -> Sums {
+        self.sums
+    }
+
+    /// A request of which this is the beginning runs.
+    pub fn note(&mut self, request: &[u8]) {
         let number = request.first_chunk().map(|bytes| u64::from_be_bytes(*bytes));
         let Some(number) = number.filter(|number| *number < NUMBERS_MAX) else {
             self.sums.strange += 1;
@@ -59,5 +64,5 @@ pub fn counting_echo() -> (impl Service, impl Fn() -> Sums) {
         runs.lock().unwrap().note(&request.bytes);
         std::future::ready(Ok(request.bytes))
     });
-    (echo, move || kept.lock().unwrap().sums)
+    (echo, move || kept.lock().unwrap().sums())
 }
