@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use super::net::World;
 use super::plan::{CallPlan, HostIndex, Plan};
+use super::receipts::Proof;
 use crate::proto::CallFailure;
 use crate::testkit::Unlikely;
 
@@ -27,8 +28,7 @@ struct Record {
     delivered: Option<u32>,
     /// The service has written the whole reply.
     replied: bool,
-    /// The server was told that the client has the whole reply, while the client had the call. Afterwards a
-    /// next call tells the same, also of a call that its client gave up for dead.
+    /// The server was told that the client has the whole reply, while the client had the call.
     acknowledged: bool,
 }
 
@@ -181,9 +181,28 @@ impl Book {
         }
     }
 
+    /// The service is told that its client has the whole reply. So it may be by an ACK of all of it, or by the next
+    /// call on the channel (rx-calls.md 5.2, 6.3). While its client has the call, or had it to a good end, it has the
+    /// reply then; the next call of one that has given it up tells the same and means less.
     pub fn acknowledged(&self, host: HostIndex, life: u32, id: u32, wholly: bool) {
         if wholly && self.lives(host, life) {
-            self.with(id, |record| record.acknowledged |= record.client.is_none());
+            let client = self.with(id, |record| {
+                record.acknowledged |= record.client.is_none();
+                record.client
+            });
+            let has_it = matches!(client, None | Some(ClientEnd::Good));
+            match self.world.with_referee(|referee| referee.proof(id)) {
+                Proof::None => {
+                    self.blame(id, "nobody has acknowledged it, and its server was told so")
+                }
+                Proof::NextCallOnly if has_it => {
+                    self.blame(
+                        id,
+                        "ended by the next call of a client that has not the whole reply",
+                    );
+                }
+                _ => {}
+            }
         }
         self.service_note(host, life, id, format!("acknowledged: {wholly}"));
     }
@@ -200,7 +219,8 @@ impl Book {
     /// What can be said only when all is over.
     pub fn check_end(&self) {
         for (id, record) in self.records.borrow().iter() {
-            // Who gave up, or ran out of time, may have had it all and not known.
+            // Who gave up, died, or ran out of time may have had it all before it had read it: only the core says
+            // what it has (rx-calls.md 5.2: soft ACKs suffice). Whatever else fails a call fails it for want of it.
             let may_be_acknowledged = match record.client {
                 Some(ClientEnd::Failed(failure)) => matches!(failure, CallFailure::Deadline(_)),
                 _ => true,

@@ -14,6 +14,7 @@ mod link;
 mod net;
 mod plan;
 mod random;
+mod receipts;
 mod referee;
 mod run;
 mod secured;

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::hostile;
+use super::receipts::{Proof, Receipts};
 use crate::wire::{Cid, Epoch, Header, Packet, PacketType, Payload, Seq, Serial, Trailer};
 
 /// A sender, and a connection or channel of it.
@@ -59,6 +60,7 @@ pub(super) struct Referee {
     amplification_max: Option<u32>,
     /// First packets of a connection that may be lost before they are seen here.
     lost_first_max: u32,
+    receipts: Receipts,
     violation: Option<String>,
 }
 
@@ -130,8 +132,17 @@ impl Referee {
         }
         let channel = (from, to, header.epoch, header.cid);
         match packet.payload {
-            Payload::Data(_) => self.check_data(channel, &header),
+            Payload::Data(_) => {
+                self.receipts.data_sent(from, to, &header, datagram);
+                self.check_data(channel, &header);
+            }
             Payload::Ack(ack) => {
+                if let Some(seq) = self.receipts.ack_sent(from, to, &header, &ack) {
+                    let number = header.call_number;
+                    self.blame(|| {
+                        format!("{from} acknowledged q{seq} of call {number}, which it has not")
+                    });
+                }
                 let call = (channel, header.call_number.0, times);
                 let last = self.firsts.insert(call, ack.first_packet);
                 if let Some(last) = last.filter(|last| ack.first_packet.before(*last)) {
@@ -152,6 +163,14 @@ impl Referee {
         if header.packet_type == PacketType::Response {
             exchange.may_be_proved = true;
         }
+        match &payload {
+            Payload::Data(_) => self.receipts.data_arrived(from, to, &header, datagram),
+            Payload::Ack(ack) => self.receipts.ack_arrived(from, to, &header, ack),
+            _ if header.packet_type == PacketType::AckAll => {
+                self.receipts.ack_all_arrived(from, to, &header);
+            }
+            _ => {}
+        }
         let Payload::Ack(ack) = payload else { return };
         let party = (to, from, header.epoch, header.cid.connection());
         let sent = self.connections.get(&party).map_or(Serial(0), |known| known.last);
@@ -170,6 +189,12 @@ impl Referee {
     /// The host at this address begins another life, and knows nobody.
     pub fn lives_again(&mut self, host: SocketAddr) {
         self.unproved.retain(|(its, _), _| *its != host);
+        self.receipts.lives_again(host);
+    }
+
+    /// Why a server may take the reply of this call to be acknowledged.
+    pub fn proof(&self, id: u32) -> Proof {
+        self.receipts.proof(id)
     }
 
     fn check_amplification(&mut self, host: SocketAddr, to: SocketAddr, len: usize) {
