@@ -279,8 +279,8 @@ impl EndpointBuilder {
     /// of a bundle too ([`ConnectOptions::connections_max`]); what comes to another shard than its connection's is
     /// handed over. Services are shared by all shards: they run on the thread of their caller's connection.
     ///
-    /// - Limits of [`EndpointConfig`] for all connections, bytes or answers are divided; those for one peer are each
-    ///   shard's own (docs/limits.md). [`ServiceOptions::running_calls_max`] holds for all shards together.
+    /// - Limits of [`EndpointConfig`] for all connections, bytes or answers are divided, and rates of one IP address;
+    ///   those for one address and port are each shard's own (docs/limits.md). [`ServiceOptions::running_calls_max`] holds for all shards together.
     /// - What is known of a peer, and what DEBUG shows, is each shard's own.
     /// - With [`EndpointConfig::strict_address`] off, a client's connection belongs to the shard that epoch and
     ///   connection id name, and most of its packets are handed over.

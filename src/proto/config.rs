@@ -454,10 +454,12 @@ impl EndpointConfig {
     }
 
     /// The settings of one of an endpoint's `shards`: what holds for all together is divided, never below what
-    /// each needs; what holds for one peer stays.
+    /// each needs. So are the rates of one IP address, whose ports come to any shard; rates are rounded down, so that
+    /// they hold in sum, but for one in each shard. What holds for one address and port stays.
     pub(crate) fn share(&self, shards: usize) -> EndpointConfig {
         let count = |max: usize| max.div_ceil(shards);
-        let rate = |max: u32| max.div_ceil(u32::try_from(shards).unwrap_or(u32::MAX));
+        let rate =
+            |max: u32| (max / u32::try_from(shards).unwrap_or(u32::MAX)).max(u32::from(max > 0));
         let connections_max = count(self.connections_max);
         EndpointConfig {
             connections_max,
@@ -465,9 +467,13 @@ impl EndpointConfig {
             buffered_max_bytes: count(self.buffered_max_bytes).max(CALL_BYTES_MIN),
             unproved_buffered_max_bytes: count(self.unproved_buffered_max_bytes)
                 .max(CALL_BYTES_MIN),
+            answers_per_peer_per_second: rate(self.answers_per_peer_per_second),
             answers_per_second: rate(self.answers_per_second),
+            reach_pings_per_peer_per_second: rate(self.reach_pings_per_peer_per_second),
             reach_pings_per_second: rate(self.reach_pings_per_second),
+            debug_answers_per_peer_per_second: rate(self.debug_answers_per_peer_per_second),
             debug_answers_per_second: rate(self.debug_answers_per_second),
+            debug_answers_per_peer_burst: rate(self.debug_answers_per_peer_burst),
             debug_answers_burst: rate(self.debug_answers_burst),
             egress_max_bytes: count(self.egress_max_bytes).max(EGRESS_BYTES_MIN),
             queued_calls_max: self.queued_calls_max.map(count),

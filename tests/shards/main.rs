@@ -4,6 +4,7 @@ mod datagrams;
 mod split;
 mod strays;
 mod udp;
+mod unproved;
 
 use std::net::SocketAddr;
 use std::time::Duration;

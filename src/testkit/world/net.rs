@@ -542,7 +542,7 @@ impl State {
                         self.report_unreachable(now, from, to, number);
                         continue;
                     }
-                    self.referee.arrived(from, to, datagram);
+                    self.referee.arrived(now, from, to, datagram);
                     let datagram = datagram.clone();
                     self.trace.add(now, What::Arrived { from, to, number, datagram });
                     return Some(arrival);

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use super::hostile;
 use super::receipts::{Proof, Receipts};
-use crate::wire::{Cid, Epoch, Header, Packet, PacketType, Payload, Seq, Serial, Trailer};
+use crate::wire::{
+    Cid, Epoch, Header, Packet, PacketType, Payload, Seq, Serial, Trailer, check_jumbo,
+};
 
 /// A sender, and a connection or channel of it.
 type Party = (SocketAddr, SocketAddr, Epoch, Cid);
@@ -18,7 +20,10 @@ type Party = (SocketAddr, SocketAddr, Epoch, Cid);
 /// called for long, begins again with the first serial.
 #[derive(Debug, Default)]
 struct Knowledge {
+    first: Serial,
     last: Serial,
+    /// The other end was asked for a proof by a CHALLENGE.
+    challenged: bool,
     life: u32,
     began: Duration,
     /// How often it began.
@@ -36,9 +41,16 @@ struct Direction {
 #[derive(Debug, Default)]
 struct Exchange {
     came: u64,
+    /// While the address was not proved, and since it was last.
     went: u64,
-    /// The address has named a serial that was sent there, or has answered a challenge.
-    may_be_proved: bool,
+    /// Until then it may be: it has named a serial that was sent there, or has answered a challenge.
+    proved_until: Option<Duration>,
+}
+
+impl Exchange {
+    fn is_proved(&self, now: Duration) -> bool {
+        self.proved_until.is_some_and(|until| now < until)
+    }
 }
 
 /// See the module.
@@ -58,6 +70,8 @@ pub(super) struct Referee {
     /// What servers and addresses that may not have proved themselves have exchanged.
     unproved: HashMap<(SocketAddr, SocketAddr), Exchange>,
     amplification_max: Option<u32>,
+    /// How long a proof of an address stands.
+    proof_time: Duration,
     /// First packets of a connection that may be lost before they are seen here.
     lost_first_max: u32,
     receipts: Receipts,
@@ -71,6 +85,7 @@ impl Referee {
         Referee {
             initial_window: config.server.call.send_window_initial_packets,
             amplification_max: config.amplification_max,
+            proof_time: Duration::MAX,
             ..Referee::default()
         }
     }
@@ -82,9 +97,14 @@ impl Referee {
         self.is_busy_wrong = is_busy_wrong;
     }
 
-    /// To an address that has not proved itself go at most so many times the bytes that came from it.
+    /// To an address that has not proved itself go at most so many times the bytes that came from it, at every moment.
     pub fn set_amplification(&mut self, amplification_max: Option<u32>) {
         self.amplification_max = amplification_max;
+    }
+
+    /// How long a proof of an address stands; for ever, unless it is said.
+    pub fn set_proof_time(&mut self, proof_time: Duration) {
+        self.proof_time = proof_time;
     }
 
     /// Senders lose so many packets at the most, of one connection.
@@ -120,13 +140,14 @@ impl Referee {
             return;
         }
         if !header.is_from_client() {
-            self.check_amplification(from, to, datagram.len());
+            self.check_amplification(now, from, to, datagram.len());
         }
         if hostile::is_his(header.epoch) {
             // He keeps no rules, so that none holds for what he is answered.
             return;
         }
-        let times = self.check_serial(now, life, from, to, &header);
+        let packets = check_jumbo(&header, datagram).unwrap_or(1) as u32;
+        let times = self.check_serial(now, life, (from, to), &header, packets);
         if header.packet_type == PacketType::Busy && self.is_busy_wrong {
             self.blame(|| format!("{from} answered call {} with BUSY", header.call_number));
         }
@@ -156,12 +177,13 @@ impl Referee {
         }
     }
 
-    pub fn arrived(&mut self, from: SocketAddr, to: SocketAddr, datagram: &[u8]) {
-        let exchange = self.unproved.entry((to, from)).or_default();
-        exchange.came += datagram.len() as u64;
+    pub fn arrived(&mut self, now: Duration, from: SocketAddr, to: SocketAddr, datagram: &[u8]) {
+        self.unproved.entry((to, from)).or_default().came += datagram.len() as u64;
         let Ok(Packet { header, payload }) = Packet::decode(datagram) else { return };
-        if header.packet_type == PacketType::Response {
-            exchange.may_be_proved = true;
+        if self.may_prove(from, to, &header, &payload) {
+            let exchange = self.unproved.entry((to, from)).or_default();
+            exchange.went = 0;
+            exchange.proved_until = Some(now.saturating_add(self.proof_time));
         }
         match &payload {
             Payload::Data(_) => self.receipts.data_arrived(from, to, &header, datagram),
@@ -172,9 +194,6 @@ impl Referee {
             _ => {}
         }
         let Payload::Ack(ack) = payload else { return };
-        let party = (to, from, header.epoch, header.cid.connection());
-        let sent = self.connections.get(&party).map_or(Serial(0), |known| known.last);
-        exchange.may_be_proved |= !ack.serial.is_none() && !ack.serial.after(sent);
         let window = match ack.trailer {
             Trailer::Full(full) => full.rwind,
             Trailer::Window { rwind, .. } => rwind,
@@ -197,15 +216,35 @@ impl Referee {
         self.receipts.proof(id)
     }
 
-    fn check_amplification(&mut self, host: SocketAddr, to: SocketAddr, len: usize) {
+    /// Whether only somebody who has received at this address can have sent that.
+    fn may_prove(
+        &self,
+        from: SocketAddr,
+        to: SocketAddr,
+        header: &Header,
+        payload: &Payload<'_>,
+    ) -> bool {
+        let party = (to, from, header.epoch, header.cid.connection());
+        // Nobody can prove where nobody is, and he has no key.
+        let Some(known) = self.connections.get(&party) else { return false };
+        match payload {
+            Payload::Ack(ack) => {
+                let first = known.first.0.saturating_sub(self.lost_first_max);
+                ack.serial.0 >= first.max(1) && !ack.serial.after(known.last)
+            }
+            _ => header.packet_type == PacketType::Response && known.challenged,
+        }
+    }
+
+    fn check_amplification(&mut self, now: Duration, host: SocketAddr, to: SocketAddr, len: usize) {
         let Some(times) = self.amplification_max else { return };
         let exchange = self.unproved.entry((host, to)).or_default();
+        if exchange.is_proved(now) {
+            return;
+        }
         exchange.went += len as u64;
-        let Exchange { came, went, may_be_proved } = *exchange;
-        // Nobody can prove where nobody is.
-        if (!may_be_proved || to == hostile::nobodys_address())
-            && went > came.saturating_mul(u64::from(times))
-        {
+        let Exchange { came, went, .. } = *exchange;
+        if went > came.saturating_mul(u64::from(times)) {
             let text = format!("{host} sent {went} bytes to an unproved address, for {came}");
             self.blame(|| text);
         }
@@ -216,9 +255,9 @@ impl Referee {
         &mut self,
         now: Duration,
         life: u32,
-        from: SocketAddr,
-        to: SocketAddr,
+        (from, to): (SocketAddr, SocketAddr),
         header: &Header,
+        packets: u32,
     ) -> u32 {
         if header.serial.is_none() {
             return 0;
@@ -231,10 +270,14 @@ impl Referee {
         let begins = header.serial == Serial(1)
             || (header.serial.0 <= 1 + lost_first_max && !header.serial.after(known.last));
         if known.life != life || (begins && is_forgotten) {
-            *known = Knowledge { last: Serial(0), life, began: now, times: known.times + 1 };
+            let times = known.times + 1;
+            *known =
+                Knowledge { life, began: now, times, first: header.serial, ..Knowledge::default() };
         }
         let (last, times) = (known.last, known.times);
-        known.last = header.serial;
+        // Each packet of a jumbogram has one of its own.
+        known.last = header.serial.plus(packets - 1);
+        known.challenged |= header.packet_type == PacketType::Challenge;
         if !header.serial.after(last) {
             self.blame(|| {
                 format!("{from}: serial {} of {} after {last}", header.serial, header.cid)

@@ -75,6 +75,7 @@ fn prepare(plan: &Plan, world: &World) {
         let idle = plan.config.server.server_idle.min(call.dead_timeout);
         referee.set_rules(call.send_window_initial_packets, call.takeover, idle);
         referee.set_amplification(plan.config.amplification_max);
+        referee.set_proof_time(call.reach_ttl.max(call.dead_timeout));
         if call.choices.one_in[Unlikely::LoseSend as usize] > 0 {
             // Two in each of four channels.
             referee.set_lost_first(8);
