@@ -5,6 +5,7 @@
 mod amplification;
 mod bytes_core;
 mod bytes_tree;
+mod edges;
 mod listed;
 mod support;
 mod table;

@@ -233,3 +233,31 @@ impl Call {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Four PINGs may wait for their answers; a fifth makes the oldest forgotten.
+    #[test]
+    fn four_probes_are_remembered_and_the_oldest_goes_for_a_fifth() {
+        let now = Instant::now();
+        let config = CallConfig::default();
+        let hint = PeerHint::default();
+        let call = |probes: u32| {
+            let (tag, number) = (CallTag::default(), CallNumber(1));
+            let mut call = Call::new(tag, number, CallState::ClientSend, now, &hint, &config);
+            for index in 0..probes {
+                call.note_probe(Serial(1 + index), now + Duration::from_secs(index.into()));
+            }
+            call
+        };
+        assert_eq!(call(4).take_probe(Serial(1)), Some(now));
+        assert_eq!(call(5).take_probe(Serial(1)), None);
+        assert_eq!(call(5).take_probe(Serial(2)), Some(now + Duration::from_secs(1)));
+        let mut answered = call(4);
+        answered.take_probe(Serial(3));
+        assert_eq!(answered.take_probe(Serial(2)), None, "older ones are done with it");
+        assert!(answered.take_probe(Serial(4)).is_some());
+    }
+}
