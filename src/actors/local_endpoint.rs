@@ -35,7 +35,7 @@ use crate::proto::event::{CallEnded, Event, Origin, Subscriber};
 use crate::proto::router::{
     Identity, Offer, Opening, RouteId, Router, RouterOutput, Shard, Turn, Waker,
 };
-use crate::proto::{CallFailure, CallTag, Holding, Role, SerialCounter, TurnWord};
+use crate::proto::{CallFailure, CallTag, Holding, Moderation, Role, SerialCounter, TurnWord};
 use crate::security::EntropySource;
 use crate::server::Service;
 use crate::wire::{ChannelIndex, Cid, Epoch, Serial, ServiceId};
@@ -92,6 +92,7 @@ pub struct LocalEndpoint {
     /// Routes of server connections that were lost, and until when their packets are refused.
     lost: VecDeque<(Instant, RouteId)>,
     egress: Egress,
+    moderation: Moderation,
     /// What a batch has for one channel, while the batch is looked through.
     gathered: Option<((RouteId, ChannelIndex), Packets)>,
     shares: Shares,
@@ -140,6 +141,7 @@ impl LocalEndpoint {
             outbox,
             own: None,
             egress: Egress::new(parts.network.max_segments(), parts.config.egress_max_bytes),
+            moderation: Moderation::new(parts.config.receive_moderation),
             network: parts.network,
             shard: parts.shard,
             siblings: None,

@@ -125,6 +125,10 @@ impl<N: Network, W: Write + 'static> Network for CaptureNetwork<N, W> {
     fn poll_send_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.inner.poll_send_ready(cx)
     }
+
+    fn rest(&mut self, time: std::time::Duration) -> bool {
+        self.inner.rest(time)
+    }
 }
 
 fn record(writer: &mut impl Write, time: Duration, packet: &[u8]) -> io::Result<()> {

@@ -13,6 +13,7 @@ use std::{
     io,
     net::SocketAddr,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -111,8 +112,7 @@ pub enum PathError {
 ///
 /// One task uses it: there is one waker for receiving and one for sending.
 ///
-/// The lifetimes are named because `automock` needs it; implementations may leave them out.
-#[cfg_attr(any(test, feature = "mock"), mockall::automock)]
+/// The lifetimes are named because `mockall` needs it; implementations may leave them out.
 pub trait Network: 'static {
     /// The address that peers on this host can send to, wildcard address included.
     fn local_addr(&self) -> SocketAddr;
@@ -138,6 +138,38 @@ pub trait Network: 'static {
 
     /// Ready once a send that would have blocked is worth trying again.
     fn poll_send_ready<'cx>(&mut self, cx: &mut Context<'cx>) -> Poll<io::Result<()>>;
+
+    /// Leaves what comes to gather: for `time` from now on [`poll_receive`](Network::poll_receive) is pending, and
+    /// nothing that comes wakes whoever waits in it; then it gives what there is. Sending is as ever. A rest
+    /// that is under way ends, and this one begins. For times well below a millisecond.
+    ///
+    /// Whether it does: a network that cannot (as most, unless they say otherwise) goes on receiving.
+    fn rest(&mut self, time: Duration) -> bool {
+        let _ = time;
+        false
+    }
+}
+
+#[cfg(any(test, feature = "mock"))]
+mockall::mock! {
+    /// A [`Network`] that does as it is told. It never rests.
+    pub Network {}
+
+    impl Network for Network {
+        fn local_addr(&self) -> SocketAddr;
+
+        fn max_segments(&self) -> usize;
+
+        fn poll_receive<'cx>(
+            &mut self,
+            cx: &mut Context<'cx>,
+            into: &mut Vec<Incoming>,
+        ) -> Poll<io::Result<()>>;
+
+        fn try_send<'data>(&mut self, transmit: &Transmit<'data>) -> io::Result<()>;
+
+        fn poll_send_ready<'cx>(&mut self, cx: &mut Context<'cx>) -> Poll<io::Result<()>>;
+    }
 }
 
 impl<N: Network + ?Sized> Network for Box<N> {
@@ -163,6 +195,10 @@ impl<N: Network + ?Sized> Network for Box<N> {
 
     fn poll_send_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         (**self).poll_send_ready(cx)
+    }
+
+    fn rest(&mut self, time: Duration) -> bool {
+        (**self).rest(time)
     }
 }
 

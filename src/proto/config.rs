@@ -335,6 +335,12 @@ pub struct EndpointConfig {
     /// Receives of one turn of the receive loop, before every other actor of its thread has a turn: 1 to
     /// 1024. Each gives up to 32 buffers.
     pub receives_per_turn: u32,
+    /// How long DATA of calls that move much may gather before it is received, at the most, where it comes in single
+    /// datagrams: at most 1 ms. Zero: not at all.
+    ///
+    /// Only where the network can ([`Network::rest`](crate::net::Network::rest)), and only while nothing else comes.
+    /// How long it really is depends on how quickly they come.
+    pub receive_moderation: Duration,
     /// Bytes that may wait for the socket: at least 65,536. Beyond it the oldest are lost, and counted in
     /// [`Counters::send_failures`](crate::proto::Counters::send_failures).
     pub egress_max_bytes: usize,
@@ -385,6 +391,7 @@ impl Default for EndpointConfig {
             reach_pings_per_peer_per_second: 1024,
             reach_pings_per_second: 10_000,
             receives_per_turn: 4,
+            receive_moderation: Duration::from_micros(100),
             egress_max_bytes: 32 << 20,
             strays_max_bytes: 8 << 20,
             debug_answers_per_peer_per_second: 10,
@@ -401,6 +408,8 @@ impl Default for EndpointConfig {
 
 /// Least bytes that may wait for the socket: one large send.
 const EGRESS_BYTES_MIN: usize = 65_536;
+
+const RECEIVE_MODERATION_MAX: Duration = Duration::from_millis(1);
 
 impl EndpointConfig {
     /// Checks every range, those of connections and calls included.
@@ -442,6 +451,13 @@ impl EndpointConfig {
             self.reach_pings_per_second,
         )?;
         range("receives_per_turn", self.receives_per_turn, 1, 1024)?;
+        if self.receive_moderation > RECEIVE_MODERATION_MAX {
+            return Err(ConfigError::new(
+                "receive_moderation",
+                format_args!("at most {RECEIVE_MODERATION_MAX:?}"),
+                format_args!("{:?}", self.receive_moderation),
+            ));
+        }
         if self.egress_max_bytes < EGRESS_BYTES_MIN {
             return Err(ConfigError::new(
                 "egress_max_bytes",

@@ -12,6 +12,7 @@
 //! | [`router`] | which channel or connection a datagram is for; limits; answers without a connection |
 //! | [`peer`] | what is remembered of an address |
 //! | [`event`] | every observable fact |
+//! | [`Moderation`] | how long what is received may gather first |
 //! | [`config`] | every number that can be set |
 
 mod call;
@@ -21,6 +22,7 @@ pub mod connection;
 mod datagrams;
 pub mod event;
 mod failure;
+mod moderation;
 pub mod path;
 pub mod peer;
 mod room;
@@ -31,6 +33,7 @@ pub use call::CallState;
 pub use datagrams::{BATCH_BYTES_MAX, BATCH_SEGMENTS_MAX, Batch, Datagrams};
 pub use event::{Counters, DropReason, Event};
 pub use failure::{CallFailure, ConnectionFailure, NetworkProblem, Why};
+pub use moderation::Moderation;
 pub use peer::{ServiceLoad, TurnWord};
 pub use room::{CALL_BYTES_MIN, Holding, Room};
 pub use serial::SerialCounter;

@@ -111,7 +111,10 @@ impl ActorFuture<LocalEndpoint> for ReceiveLoop {
                 break;
             }
             match this.receive(endpoint, task) {
-                Poll::Ready(Ok(())) => this.unread.divide(&endpoint.shares),
+                Poll::Ready(Ok(())) => {
+                    this.unread.divide(&endpoint.shares);
+                    endpoint.moderate(&mut this.unread);
+                }
                 Poll::Ready(Err(error)) => {
                     endpoint.fail(&error);
                     endpoint.end_if_finished(context);
@@ -196,6 +199,24 @@ impl LocalEndpoint {
         }
         for (to, problem) in self.egress.take_unreachable() {
             self.tell_unreachable(to, problem);
+        }
+    }
+
+    /// Lets more gather before the next receive, if what has just been received is of that kind.
+    fn moderate(&mut self, unread: &mut Unread) {
+        let batches = unread.batch.iter().map(|incoming| match incoming {
+            Incoming::Datagrams { data, stride, .. } => (&data[..], *stride),
+            Incoming::PathError { .. } => (&[][..], 1),
+        });
+        if unread.lender.is_none()
+            && let Some(time) = self.moderation.rest_after(batches, now)
+        {
+            if self.network.rest(time) {
+                // The peer goes on sending by itself: nothing is gained by answering a part of it sooner.
+                unread.share = usize::MAX;
+            } else {
+                self.moderation.refuse();
+            }
         }
     }
 

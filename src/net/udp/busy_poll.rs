@@ -15,6 +15,10 @@ impl BusyPoll {
         BusyPoll { time, since: None, is_looking: false }
     }
 
+    pub fn is_on(&self) -> bool {
+        !self.time.is_zero()
+    }
+
     /// Whether to ask the socket itself: nobody waits for its readiness.
     pub fn is_looking(&self) -> bool {
         self.is_looking

@@ -3,9 +3,7 @@
 //!
 //! IPv4 knows it by the socket only, so it is switched there and back.
 
-use std::sync::Arc;
-
-use tokio::net::UdpSocket;
+use std::{net::UdpSocket, sync::Arc};
 
 /// Datagrams may be fragmented until this is dropped.
 pub(super) struct Allowed {

@@ -8,11 +8,12 @@ mod busy_poll;
 mod error_queue;
 mod fragmentation;
 mod options;
+mod rest;
+mod watch;
 
 use std::{
     fmt, io,
     net::SocketAddr,
-    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, Waker, ready},
     time::Duration,
@@ -20,12 +21,11 @@ use std::{
 
 use bytes::Bytes;
 use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSockRef, UdpSocketState};
-use tokio::{
-    io::{Interest, Ready},
-    net::UdpSocket,
-};
+use tokio::io::Interest;
 
-use self::{buffers::Buffers, busy_poll::BusyPoll, error_queue::ErrorQueue};
+use self::{
+    buffers::Buffers, busy_poll::BusyPoll, error_queue::ErrorQueue, rest::Rest, watch::Watch,
+};
 use super::{Incoming, Network, PathError, Transmit, cut};
 
 pub use options::{BoundUdp, UdpOptions};
@@ -48,7 +48,9 @@ const PATH_ERRORS_MAX: usize = 256;
 
 /// A UDP socket. Made by [`UdpOptions`].
 pub struct UdpNetwork {
-    socket: Arc<UdpSocket>,
+    socket: Arc<std::net::UdpSocket>,
+    /// `None` while the network rests: then nothing that comes wakes anybody.
+    watch: Option<Watch>,
     state: UdpSocketState,
     local_addr: SocketAddr,
     buffers: Buffers,
@@ -57,15 +59,13 @@ pub struct UdpNetwork {
     backlog: Option<Backlog>,
     error_queue: ErrorQueue,
     path_errors: Vec<Incoming>,
-    error_watch: ErrorWatch,
     /// Whoever waits in `poll_receive`, for news that a send came upon.
     receiver: Option<Waker>,
     busy: BusyPoll,
+    rest: Rest,
+    /// Nothing is left of what there was when the last rest ended.
+    is_emptied: bool,
 }
-
-/// Resolves when the socket has an error. Tokio's readable and writable do not include that, and only
-/// this future keeps its waker registered.
-type ErrorWatch = Pin<Box<dyn Future<Output = io::Result<Ready>> + Send>>;
 
 struct Backlog {
     to: SocketAddr,
@@ -79,11 +79,11 @@ impl UdpNetwork {
         let local_addr = socket.local_addr()?;
         let state = socket_state(&socket)?;
         error_queue::enable(&socket, local_addr.is_ipv6())?;
-        let socket = Arc::new(UdpSocket::from_std(socket)?);
+        let watch = Some(Watch::new(&socket)?);
         log::debug!("{local_addr}: up to {} segments per send", state.max_gso_segments());
         Ok(UdpNetwork {
-            error_watch: watch_errors(&socket),
-            socket,
+            socket: Arc::new(socket),
+            watch,
             state,
             local_addr,
             buffers: Buffers::new(),
@@ -93,6 +93,8 @@ impl UdpNetwork {
             path_errors: Vec::new(),
             receiver: None,
             busy: BusyPoll::new(busy_poll),
+            rest: Rest::default(),
+            is_emptied: false,
         })
     }
 
@@ -128,6 +130,10 @@ impl Network for UdpNetwork {
         if self.backlog.is_some() {
             self.poll_backlog(cx)?;
         }
+        if self.rest.poll_over(cx)?.is_pending() {
+            self.keep_receiver(cx);
+            return Poll::Pending;
+        }
         let had = into.len();
         let mut failures = 0;
         loop {
@@ -148,7 +154,7 @@ impl Network for UdpNetwork {
                         cx.waker().wake_by_ref();
                         return Poll::Pending;
                     }
-                    if self.socket.poll_recv_ready(cx)?.is_pending() {
+                    if self.watched()?.poll_recv_ready(cx)?.is_pending() {
                         self.keep_receiver(cx);
                         return Poll::Pending;
                     }
@@ -191,13 +197,25 @@ impl Network for UdpNetwork {
     }
 
     fn poll_send_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.socket.poll_send_ready(cx))?;
-        if !self.is_write_closed(cx) {
+        ready!(self.watched()?.poll_send_ready(cx))?;
+        if !self.watched()?.is_write_closed(cx) {
             return Poll::Ready(Ok(()));
         }
         self.read_errors(None);
-        self.register_anew()?;
-        self.socket.poll_send_ready(cx)
+        self.watch = None;
+        // It waits at the old registration.
+        self.wake_receiver();
+        self.watched()?.poll_send_ready(cx)
+    }
+
+    fn rest(&mut self, time: Duration) -> bool {
+        // Whoever looks all the time shall not rest; what could not be sent needs the socket's readiness.
+        if self.busy.is_on() || self.backlog.is_some() || self.rest.begin(time).is_err() {
+            return false;
+        }
+        self.watch = None;
+        self.is_emptied = false;
+        true
     }
 }
 
@@ -216,11 +234,14 @@ impl UdpNetwork {
             if count < BATCH_SIZE { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
         };
         // While we do not sleep, Tokio hardly ever looks what has come.
-        let result = if self.busy.is_looking() {
-            receive()
-        } else {
-            self.socket.try_io(Interest::READABLE, receive)
+        let result = match &self.watch {
+            _ if self.busy.is_looking() => receive(),
+            Some(watch) => watch.try_io(Interest::READABLE, receive),
+            None if self.is_emptied => Err(io::ErrorKind::WouldBlock.into()),
+            None => receive(),
         };
+        self.is_emptied =
+            result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
         for (index, meta) in self.meta[..count].iter().enumerate() {
             into.push(Incoming::Datagrams {
                 from: canonical(meta.addr),
@@ -241,9 +262,7 @@ impl UdpNetwork {
     /// look. Ready if there is something in `path_errors`.
     fn poll_errors(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
-            ready!(self.error_watch.as_mut().poll(cx))?;
-            self.error_watch = watch_errors(&self.socket);
-            let socket = Arc::clone(&self.socket);
+            let socket = ready!(self.watched()?.poll_error(cx))?;
             let _ = socket.try_io(Interest::ERROR, || {
                 // Only an empty queue ends the readiness; a long one is read on by the next poll.
                 if self.read_errors(None).is_empty {
@@ -408,7 +427,7 @@ impl UdpNetwork {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(error),
             Err(error) => {
                 if self.state.max_gso_segments() == 1 {
-                    self.state = socket_state(&*self.socket)?;
+                    self.state = socket_state(&self.socket)?;
                 }
                 Err(error)
             }
@@ -435,7 +454,7 @@ impl UdpNetwork {
             let error = match send() {
                 // Once more, so that Tokio hears of it and `poll_send_ready` waits.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    match self.socket.try_io(Interest::WRITABLE, send) {
+                    match watched(&mut self.watch, &self.socket)?.try_io(Interest::WRITABLE, send) {
                         Err(error) if error.kind() != io::ErrorKind::WouldBlock => error,
                         result => return result,
                     }
@@ -486,34 +505,24 @@ impl UdpNetwork {
         Ok(())
     }
 
-    /// An error makes Tokio believe that the socket is closed for writing: "ready" for good, and
-    /// whoever waits for a full buffer to drain would spin. Only a new registration forgets it.
-    fn is_write_closed(&self, cx: &mut Context<'_>) -> bool {
-        let readiness = pin!(self.socket.ready(Interest::WRITABLE));
-        matches!(readiness.poll(cx), Poll::Ready(Ok(ready)) if ready.is_write_closed())
-    }
-
-    /// Registers the socket anew, which forgets all readiness.
-    fn register_anew(&mut self) -> io::Result<()> {
-        let duplicate = socket2::SockRef::from(&*self.socket).try_clone()?;
-        self.socket = Arc::new(UdpSocket::from_std(duplicate.into())?);
-        self.error_watch = watch_errors(&self.socket);
-        // It waits at the old registration.
-        self.wake_receiver();
-        Ok(())
+    /// The socket's readiness; known from now on, if it was not.
+    fn watched(&mut self) -> io::Result<&mut Watch> {
+        watched(&mut self.watch, &self.socket)
     }
 }
 
-fn watch_errors(socket: &Arc<UdpSocket>) -> ErrorWatch {
-    let socket = Arc::clone(socket);
-    Box::pin(async move { socket.ready(Interest::ERROR).await })
+fn watched<'watch>(
+    watch: &'watch mut Option<Watch>,
+    socket: &std::net::UdpSocket,
+) -> io::Result<&'watch mut Watch> {
+    match watch {
+        Some(watch) => Ok(watch),
+        unwatched => Ok(unwatched.insert(Watch::new(socket)?)),
+    }
 }
 
 /// Sets the socket's options for offload, and finds out what it can do.
-fn socket_state<'a, S>(socket: &'a S) -> io::Result<UdpSocketState>
-where
-    UdpSockRef<'a>: From<&'a S>,
-{
+fn socket_state(socket: &std::net::UdpSocket) -> io::Result<UdpSocketState> {
     UdpSocketState::new(UdpSockRef::from(socket))
 }
 
@@ -612,12 +621,9 @@ mod tests {
     async fn waiting_to_send_forgets_an_old_error() {
         let (mut a, mut b) = (open(), open());
         provoke_error(&mut a).await;
-        let old = Arc::clone(&a.socket);
-        assert!(poll_fn(|cx| Poll::Ready(a.is_write_closed(cx))).await);
+        assert!(poll_fn(|cx| Poll::Ready(a.watched().unwrap().is_write_closed(cx))).await);
         poll_fn(|cx| a.poll_send_ready(cx)).await.unwrap();
-        assert!(!poll_fn(|cx| Poll::Ready(a.is_write_closed(cx))).await);
-        assert!(!Arc::ptr_eq(&old, &a.socket));
-        drop(old);
+        assert!(!poll_fn(|cx| Poll::Ready(a.watched().unwrap().is_write_closed(cx))).await);
         b.try_send(&Transmit::datagram(a.local_addr, b"still here?")).unwrap();
         assert!(matches!(&received(&mut a).await[..], [Incoming::Datagrams { .. }]));
         provoke_error(&mut a).await;
@@ -648,6 +654,54 @@ mod tests {
         while wakes.0.load(Ordering::Relaxed) == 0 {
             tokio::task::yield_now().await;
         }
+    }
+
+    /// What comes in a rest gathers, wakes nobody, and is there when the rest is over.
+    #[tokio::test]
+    async fn a_rest_gathers() {
+        let (mut a, mut b) = (open(), open());
+        let wakes = Arc::new(Wakes(AtomicU32::new(0)));
+        let waker = Arc::clone(&wakes).into();
+        let mut into = Vec::new();
+        assert!(a.poll_receive(&mut Context::from_waker(&waker), &mut into).is_pending());
+        assert!(a.rest(Duration::from_secs(1)));
+        assert!(a.poll_receive(&mut Context::from_waker(&waker), &mut into).is_pending());
+        for _ in 0..5 {
+            b.try_send(&Transmit::datagram(a.local_addr, b"one of five")).unwrap();
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            assert!(a.poll_receive(&mut Context::from_waker(&waker), &mut into).is_pending());
+        }
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 0);
+        // Sending is as ever.
+        a.try_send(&Transmit::datagram(b.local_addr, b"meanwhile")).unwrap();
+        assert_eq!(received(&mut b).await.len(), 1);
+        assert_eq!(received(&mut a).await.len(), 5);
+    }
+
+    /// After a rest that brought nothing, datagrams and errors wake as before.
+    #[tokio::test]
+    async fn after_a_rest_it_sleeps_as_before() {
+        let (mut a, mut b) = (open(), open());
+        for _ in 0..3 {
+            assert!(a.rest(Duration::from_micros(10)));
+            let to = a.local_addr;
+            let (came, ()) = tokio::join!(received(&mut a), async {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                b.try_send(&Transmit::datagram(to, b"late")).unwrap();
+            });
+            assert!(matches!(&came[..], [Incoming::Datagrams { .. }]));
+            assert!(a.rest(Duration::from_micros(10)));
+            provoke_error(&mut a).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_polls_busily_does_not_rest() {
+        let options = UdpOptions::bind_to("127.0.0.1:0".parse().unwrap());
+        let mut busy = options.busy_poll(Duration::from_micros(20)).bind().unwrap().open().unwrap();
+        assert!(!busy.rest(Duration::from_micros(50)));
     }
 
     /// What stayed behind goes out with the next receive or send, in order.
