@@ -3,6 +3,7 @@
 //! Knows sockets: batches, readiness, the error queue, what the kernel refuses and what of that is
 //! passing. Does not know what the datagrams mean, and keeps no state about peers.
 
+mod ancillary;
 mod buffers;
 mod busy_poll;
 mod error_queue;
@@ -77,7 +78,7 @@ struct Backlog {
 impl UdpNetwork {
     fn open(socket: std::net::UdpSocket, busy_poll: Duration) -> io::Result<UdpNetwork> {
         let local_addr = socket.local_addr()?;
-        let state = socket_state(&socket)?;
+        let state = socket_state(&socket, local_addr.is_ipv6())?;
         error_queue::enable(&socket, local_addr.is_ipv6())?;
         let watch = Some(Watch::new(&socket)?);
         log::debug!("{local_addr}: up to {} segments per send", state.max_gso_segments());
@@ -427,7 +428,7 @@ impl UdpNetwork {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(error),
             Err(error) => {
                 if self.state.max_gso_segments() == 1 {
-                    self.state = socket_state(&self.socket)?;
+                    self.state = socket_state(&self.socket, self.local_addr.is_ipv6())?;
                 }
                 Err(error)
             }
@@ -522,8 +523,10 @@ fn watched<'watch>(
 }
 
 /// Sets the socket's options for offload, and finds out what it can do.
-fn socket_state(socket: &std::net::UdpSocket) -> io::Result<UdpSocketState> {
-    UdpSocketState::new(UdpSockRef::from(socket))
+fn socket_state(socket: &std::net::UdpSocket, is_ipv6: bool) -> io::Result<UdpSocketState> {
+    let state = UdpSocketState::new(UdpSockRef::from(socket))?;
+    ancillary::spare(socket, is_ipv6);
+    Ok(state)
 }
 
 /// Errors that can mean "not with offload", among other things.
