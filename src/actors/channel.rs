@@ -12,8 +12,9 @@ use super::lifetime::{ArcAddr, Child, ChildGone, Lease};
 use super::local_endpoint::Outbox;
 use super::marks::{Mark, Watch, dawdle};
 use super::messages::{
-    AskIdle, Begin, CallCommand, CallKey, CancelBegun, ChannelSays, Close, ConnectionSays, Drain,
-    Due, IdleSince, Inspect, MoreRoom, Output, Packets, PathSized, RunningCall, Turn, Unreachable,
+    AskIdle, Begin, CallCommand, CallKey, CancelBegun, CancelCall, ChannelSays, Close,
+    ConnectionSays, Drain, Due, IdleSince, Inspect, MoreRoom, Output, Packets, PathSized,
+    RunningCall, StartCall, Turn, Unreachable,
 };
 use super::snapshot::{ChannelSnapshot, SnapshotPart};
 use super::step::StepOutput;
@@ -278,7 +279,7 @@ impl Handler<Begin> for Channel {
 
     fn handle(&mut self, begin: Begin, context: &mut Context<Channel>) {
         let now = super::local_endpoint::now();
-        let mut port = begin.port;
+        let port = begin.port;
         let is_free = self.core.state().is_none() && self.port_is_free();
         if !is_free || port.is_canceled() {
             // Nothing was sent and no number is used; the channel is free again.
@@ -287,20 +288,72 @@ impl Handler<Begin> for Channel {
             self.lease.parent().do_send(ChannelSays { index: self.index, word });
             return self.conclude(now, context);
         }
-        let tag = CallTag(self.core.tag().0.wrapping_add(1));
-        if port.wants_link() {
-            port.opened(self.own.clone(), tag);
-        }
-        self.port = Some((tag, Port::Client(begin.key, port)));
+        self.begin(begin.key, port);
         self.core.handle_start(now, begin.start, self.out.get());
-        debug_assert_eq!(self.core.tag(), tag);
+        self.conclude(now, context);
+    }
+}
+
+impl Handler<StartCall> for Channel {
+    type Result = ();
+
+    fn handle(&mut self, message: StartCall, context: &mut Context<Channel>) {
+        if message.port.is_canceled() {
+            return;
+        }
+        if self.draining || !self.core.may_begin() {
+            return self.lease.parent().do_send(message);
+        }
+        let now = super::local_endpoint::now();
+        let StartCall { key, start, mut port, .. } = message;
+        port.taken();
+        self.begin(key, port);
+        self.core.handle_start_by_leave(now, start, self.out.get());
         self.conclude(now, context);
     }
 }
 
 impl Channel {
+    /// Users may send their calls here.
+    pub(crate) fn take_leave(&mut self) {
+        self.core.take_leave();
+    }
+
+    /// The next call of the core has this port.
+    fn begin(&mut self, key: CallKey, mut port: ClientPort) {
+        let tag = CallTag(self.core.tag().0.wrapping_add(1));
+        if port.wants_link() {
+            port.opened(self.own.clone(), tag);
+        }
+        self.port = Some((tag, Port::Client(key, port)));
+    }
+
     fn port_is_free(&self) -> bool {
         self.port.is_none() || self.core.state().is_none()
+    }
+
+    /// Ends the call with this key, if it is here.
+    fn cancel(&mut self, key: CallKey, context: &mut Context<Channel>) -> bool {
+        let Some((tag, Port::Client(its, _))) = &self.port else { return false };
+        if *its != key {
+            return false;
+        }
+        let (now, tag) = (super::local_endpoint::now(), *tag);
+        self.port = None;
+        self.core.handle_command(now, tag, Command::End, self.out.get());
+        self.conclude(now, context);
+        true
+    }
+}
+
+impl Handler<CancelCall> for Channel {
+    type Result = ();
+
+    fn handle(&mut self, message: CancelCall, context: &mut Context<Channel>) {
+        if !self.cancel(message.key, context) {
+            // It was handed on, and so is this.
+            self.lease.parent().do_send(message);
+        }
     }
 }
 
@@ -308,14 +361,7 @@ impl Handler<CancelBegun> for Channel {
     type Result = ();
 
     fn handle(&mut self, message: CancelBegun, context: &mut Context<Channel>) {
-        let Some((tag, Port::Client(key, _))) = &self.port else { return };
-        if *key != message.key {
-            return;
-        }
-        let (now, tag) = (super::local_endpoint::now(), *tag);
-        self.port = None;
-        self.core.handle_command(now, tag, Command::End, self.out.get());
-        self.conclude(now, context);
+        self.cancel(message.key, context);
     }
 }
 

@@ -116,8 +116,10 @@ impl Contexts {
     /// Starts the connection, then its channels: their tasks run in this order.
     pub fn start(self, parts: ConnectionParts, now: Instant) {
         let Target { connection: address, channels: addresses } = self.addresses;
+        let mut core = connection::Connection::new(parts.core_setup, now);
+        let has_leave = core.allow_leave();
         let mut actor = Connection {
-            core: connection::Connection::new(parts.core_setup, now),
+            core,
             out: ConnectionOutput::default(),
             route: parts.route,
             origin: parts.origin,
@@ -140,7 +142,11 @@ impl Contexts {
         let mut index = ChannelIndex::ALL.into_iter();
         let channels = addresses.map(|own| {
             let index = index.next()?;
-            actor.build_channel(index, own, &address, memory, now)
+            let mut channel = actor.build_channel(index, own, &address, memory, now)?;
+            if has_leave {
+                channel.take_leave();
+            }
+            Some(channel)
         });
         self.connection.run(actor);
         for (context, channel) in self.channels.into_iter().zip(channels) {
@@ -367,14 +373,15 @@ impl Handler<StartCall> for Connection {
             return;
         }
         let now = super::local_endpoint::now();
-        let StartCall { key, start, mut port } = message;
+        let StartCall { key, index, start, mut port } = message;
         if self.drain.wanted {
             return port.refuse(CallFailure::Closed);
         }
         port.taken();
         let deadline = start.deadline;
         let work = Work { key, asked_at: now, start, port };
-        if let Some(wait) = self.core.handle_start(now, work, deadline, &mut self.out) {
+        let out = &mut self.out;
+        if let Some(wait) = self.core.handle_start_near(now, work, deadline, Some(index), out) {
             self.waiting.insert(key, wait);
         }
         self.conclude(now, context);

@@ -222,7 +222,7 @@ impl LocalEndpoint {
         &mut self,
         connect: &Connect,
         own: &Addr<LocalEndpoint>,
-    ) -> Result<ArcAddr<Connection>, ConnectError> {
+    ) -> Result<Target, ConnectError> {
         if self.ending.is_some() {
             return Err(ConnectError::Closed);
         }
@@ -245,9 +245,8 @@ impl LocalEndpoint {
         };
         let contexts = Contexts::new();
         let target = contexts.addresses().clone();
-        let address = target.connection.clone();
         let out = &mut self.router_out;
-        let route = self.router.insert_client(now, ids, connect.peer, target, out);
+        let route = self.router.insert_client(now, ids, connect.peer, target.clone(), out);
         self.router.set_security(route, security, false);
         let serials = SerialCounter::new();
         let setup = ChannelSetup {
@@ -274,7 +273,7 @@ impl LocalEndpoint {
             entropy,
         };
         self.run_connection(route, contexts, core_setup, setup, None, own);
-        Ok(address)
+        Ok(target)
     }
 
     /// Starts the actors of a connection whose route is already there.

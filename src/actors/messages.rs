@@ -1,5 +1,6 @@
 //! What the actors say to each other. Imperative downward, past tense upward; all by `do_send`.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use actix::Message;
@@ -9,6 +10,7 @@ use smallvec::SmallVec;
 
 use super::Channel;
 use super::lifetime::ArcAddr;
+use super::local_endpoint::Target;
 use super::local_endpoint::siblings::Siblings;
 use super::snapshot::SnapshotPart;
 use crate::client::port::ClientPort;
@@ -229,12 +231,15 @@ pub struct VerificationDone {
     pub result: Result<Verified, AbortCode>,
 }
 
-/// User to connection: make a call.
+/// User to channel: make a call. A channel that may not begin it now hands it on to its connection; where users have
+/// no channel any more, they ask the connection themselves.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct StartCall {
-    /// Names the call towards this connection, for [`CancelCall`].
+    /// Names the call towards its connection, for [`CancelCall`].
     pub key: CallKey,
+    /// The channel that the user takes for its own.
+    pub index: ChannelIndex,
     /// The call.
     pub start: Start,
     /// Where its answers go.
@@ -245,7 +250,8 @@ pub struct StartCall {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CallKey(pub u64);
 
-/// User to connection: the call is not wanted any more.
+/// User to channel or connection, where its [`StartCall`] went, and on from there in the same way: the call is not
+/// wanted any more.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub struct CancelCall {
@@ -301,23 +307,23 @@ pub struct Connect {
 
 /// A client connection on its way to its user: closed, if it gets lost there.
 #[derive(Debug)]
-pub struct Connected(Option<ArcAddr<super::Connection>>);
+pub struct Connected(Option<Arc<Target>>);
 
 impl Connected {
-    pub(crate) fn new(address: ArcAddr<super::Connection>) -> Connected {
-        Connected(Some(address))
+    pub(crate) fn new(target: Target) -> Connected {
+        Connected(Some(Arc::new(target)))
     }
 
     /// The connection, for somebody who will close it.
-    pub fn keep(mut self) -> Option<ArcAddr<super::Connection>> {
+    pub(crate) fn keep(mut self) -> Option<Arc<Target>> {
         self.0.take()
     }
 }
 
 impl Drop for Connected {
     fn drop(&mut self) {
-        if let Some(address) = &self.0 {
-            address.do_send(Close);
+        if let Some(target) = &self.0 {
+            target.connection.do_send(Close);
         }
     }
 }

@@ -2,19 +2,20 @@
 //! of the same bundle when they do not, up to a limit; then calls wait their turn.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use actix::Addr;
+use actix::{Addr, Handler, Message};
 use bytes::Bytes;
 use futures::channel::{mpsc, oneshot};
 use futures::future::{Either, select};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::port::{Answer, ClientPort};
 use super::streaming::RequestWriter;
 use crate::actors::lifetime::Held;
+use crate::actors::local_endpoint::Target;
 use crate::actors::messages::{CallKey, CancelCall, Close, Connect, Connected, StartCall, Wake};
 use crate::actors::{self, LocalEndpoint};
 use crate::endpoint::shards::Shards;
@@ -96,7 +97,7 @@ impl Connection {
             peer,
             service_id,
             options,
-            places: Arc::new(Semaphore::new(count * ChannelIndex::COUNT)),
+            places: Semaphore::new(count * ChannelIndex::COUNT),
             slots: (0..count).map(|_| Slot::default()).collect(),
             next_key: AtomicU64::new(0),
             _keep: keep,
@@ -166,33 +167,38 @@ impl Connection {
         options: CallOptions,
         port: impl Fn(oneshot::Sender<Answer<T>>) -> (ClientPort, E),
     ) -> Result<(Place, (T, E)), CallError> {
-        let began = tokio::time::Instant::now();
+        let began = options.deadline.map(|_| tokio::time::Instant::now());
         let start = Start { user_status: options.user_status, ..start };
         let bundle =
             if options.exclusive { self.bundle.alone().await? } else { self.bundle.clone() };
-        let permit = bundle.permit(options.deadline).await?;
-        let place = bundle.place(permit);
+        bundle.permit(options.deadline).await?;
+        let place = Place::taken(bundle);
         for _ in 0..TRIES_MAX {
-            let connection = place.connection().await?;
-            let left = options.deadline.map(|deadline| deadline.saturating_sub(began.elapsed()));
-            if let (Some(Duration::ZERO), Some(deadline)) = (left, options.deadline) {
-                return Err(CallFailure::Deadline(deadline).into());
+            let target = place.connection().await?;
+            // A channel that broke has another in its place, which the connection knows.
+            for asked in [Asked::Channel(place.channel), Asked::Connection] {
+                let left = options.deadline.zip(began);
+                let left = left.map(|(deadline, began)| deadline.saturating_sub(began.elapsed()));
+                if let (Some(Duration::ZERO), Some(deadline)) = (left, options.deadline) {
+                    return Err(CallFailure::Deadline(deadline).into());
+                }
+                let key = CallKey(place.bundle.next_key.fetch_add(1, Ordering::Relaxed));
+                let (reply, answer) = oneshot::channel();
+                let (port, events) = port(reply);
+                let start = Start { deadline: left, ..start.clone() };
+                asked.tell(&target, StartCall { key, index: place.channel, start, port });
+                let mut guard = CancelGuard { of: Some((&target, asked)), key };
+                let answer = answer.await;
+                guard.of = None;
+                match answer {
+                    Ok(Answer::Done(Ok(result))) => return Ok((place, (result, events))),
+                    Ok(Answer::Done(Err(error))) => return Err(as_asked(error, options.deadline)),
+                    Ok(Answer::NotTaken) => {}
+                    // Its channel, its connection or its endpoint broke; it may have run.
+                    Err(oneshot::Canceled) => return Err(CallFailure::Broken.into()),
+                }
             }
-            let key = CallKey(bundle.next_key.fetch_add(1, Ordering::Relaxed));
-            let (reply, answer) = oneshot::channel();
-            let (port, events) = port(reply);
-            let start = Start { deadline: left, ..start.clone() };
-            connection.do_send(StartCall { key, start, port });
-            let mut guard = CancelGuard { connection: Some(connection), key };
-            let answer = answer.await;
-            let connection = guard.connection.take();
-            match answer {
-                Ok(Answer::Done(Ok(result))) => return Ok((place, (result, events))),
-                Ok(Answer::Done(Err(error))) => return Err(as_asked(error, options.deadline)),
-                Ok(Answer::NotTaken) => place.forget(connection),
-                // Its channel, its connection or its endpoint broke; it may have run.
-                Err(oneshot::Canceled) => return Err(CallFailure::Broken.into()),
-            }
+            place.forget(&target);
         }
         Err(ConnectError::Closed.into())
     }
@@ -208,16 +214,37 @@ fn as_asked(error: CallError, deadline: Option<Duration>) -> CallError {
     }
 }
 
+/// Who is asked to make a call.
+#[derive(Clone, Copy)]
+enum Asked {
+    Channel(ChannelIndex),
+    Connection,
+}
+
+impl Asked {
+    fn tell<M>(self, target: &Target, message: M)
+    where
+        M: Message<Result = ()> + Send + 'static,
+        actors::Channel: Handler<M>,
+        actors::Connection: Handler<M>,
+    {
+        match self {
+            Asked::Channel(index) => target.channels[index.index()].do_send(message),
+            Asked::Connection => target.connection.do_send(message),
+        }
+    }
+}
+
 /// Aborts a call whose future is dropped.
-struct CancelGuard {
-    connection: Option<Shared>,
+struct CancelGuard<'a> {
+    of: Option<(&'a Target, Asked)>,
     key: CallKey,
 }
 
-impl Drop for CancelGuard {
+impl Drop for CancelGuard<'_> {
     fn drop(&mut self) {
-        if let Some(connection) = &self.connection {
-            connection.do_send(CancelCall { key: self.key });
+        if let Some((target, asked)) = self.of {
+            asked.tell(target, CancelCall { key: self.key });
         }
     }
 }
@@ -233,7 +260,7 @@ struct Bundle {
     service_id: ServiceId,
     options: ConnectOptions,
     /// One permit for each channel: calls beyond them wait here, first come first served.
-    places: Arc<Semaphore>,
+    places: Semaphore,
     slots: Vec<Slot>,
     next_key: AtomicU64,
     /// The endpoint's handle: it stays while a connection to it is held.
@@ -242,41 +269,54 @@ struct Bundle {
 
 #[derive(Debug, Default)]
 struct Slot {
-    calls: AtomicU32,
-    connection: Mutex<Option<Shared>>,
+    /// Channels that calls have been sent to, or will be: a bit each.
+    taken: AtomicU8,
+    connection: Mutex<Option<Arc<Target>>>,
     /// Held while a connection is opened: calls that come meanwhile wait for that one.
     opening: tokio::sync::Mutex<()>,
 }
 
-/// An address whose clones cost no allocation.
-type Shared = Arc<Addr<actors::Connection>>;
-
 impl Slot {
-    fn get(&self) -> Option<Shared> {
+    fn get(&self) -> Option<Arc<Target>> {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn set(&self, connection: Option<Shared>) {
+    fn set(&self, connection: Option<Arc<Target>>) {
         *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = connection;
+    }
+
+    /// The lowest channel that no call has, if there is one.
+    fn take(&self) -> Option<ChannelIndex> {
+        let lowest = |taken: u8| ChannelIndex::new(taken.trailing_ones() as u8);
+        let taking = |taken| lowest(taken).map(|_| taken | (taken + 1));
+        let before = self.taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, taking);
+        before.ok().and_then(lowest)
+    }
+
+    fn give_back(&self, channel: ChannelIndex) {
+        self.taken.fetch_and(!(1 << channel.index()), Ordering::AcqRel);
     }
 }
 
 impl Bundle {
     /// The right to a channel, within `deadline`. The endpoint watches the time: users may be where there is
     /// no clock of Tokio's.
-    async fn permit(&self, deadline: Option<Duration>) -> Result<OwnedSemaphorePermit, CallError> {
+    async fn permit(&self, deadline: Option<Duration>) -> Result<(), CallError> {
         let closed = |_| CallError::from(ConnectError::Closed);
-        if let Ok(permit) = self.places.clone().try_acquire_owned() {
-            return Ok(permit);
+        // Given back by the place.
+        let keep = SemaphorePermit::forget;
+        if let Ok(permit) = self.places.try_acquire() {
+            keep(permit);
+            return Ok(());
         }
-        let permit = self.places.clone().acquire_owned();
-        let Some(deadline) = deadline else { return permit.await.map_err(closed) };
+        let permit = self.places.acquire();
+        let Some(deadline) = deadline else { return permit.await.map(keep).map_err(closed) };
         let (reply, passed) = oneshot::channel();
         if let Some(shard) = self.shards(0).next() {
             shard.do_send(Wake { after: deadline, reply });
         }
         match select(Box::pin(permit), passed).await {
-            Either::Left((permit, _)) => permit.map_err(closed),
+            Either::Left((permit, _)) => permit.map(keep).map_err(closed),
             Either::Right((Ok(()), _)) => Err(CallFailure::Deadline(deadline).into()),
             Either::Right((Err(oneshot::Canceled), _)) => Err(ConnectError::Closed.into()),
         }
@@ -315,28 +355,13 @@ impl Bundle {
             Box::pin(Connection::open(endpoint, keep, self.peer, self.service_id, options)).await?;
         Ok(connection.bundle)
     }
-
-    /// A call with a permit has a channel in some slot: the first with fewer than four calls.
-    fn place(self: &Arc<Bundle>, permit: OwnedSemaphorePermit) -> Place {
-        let full = ChannelIndex::COUNT as u32;
-        loop {
-            for (slot, of) in self.slots.iter().enumerate() {
-                let taken = of.calls.fetch_update(Ordering::AcqRel, Ordering::Acquire, |calls| {
-                    (calls < full).then_some(calls + 1)
-                });
-                if taken.is_ok() {
-                    return Place { bundle: self.clone(), slot, _permit: permit };
-                }
-            }
-        }
-    }
 }
 
 impl Drop for Bundle {
     fn drop(&mut self) {
         for slot in &self.slots {
             if let Some(connection) = slot.get() {
-                connection.do_send(Close);
+                connection.connection.do_send(Close);
             }
         }
     }
@@ -347,11 +372,22 @@ impl Drop for Bundle {
 pub(super) struct Place {
     bundle: Arc<Bundle>,
     slot: usize,
-    _permit: OwnedSemaphorePermit,
+    channel: ChannelIndex,
 }
 
 impl Place {
-    async fn connection(&self) -> Result<Shared, ConnectError> {
+    /// A call with a permit has a channel in some slot: the first with fewer than four calls.
+    fn taken(bundle: Arc<Bundle>) -> Place {
+        loop {
+            for slot in 0..bundle.slots.len() {
+                if let Some(channel) = bundle.slots[slot].take() {
+                    return Place { bundle, slot, channel };
+                }
+            }
+        }
+    }
+
+    async fn connection(&self) -> Result<Arc<Target>, ConnectError> {
         let slot = &self.bundle.slots[self.slot];
         if let Some(connection) = slot.get() {
             return Ok(connection);
@@ -366,17 +402,16 @@ impl Place {
     }
 
     /// The connection takes no calls any more: the next one opens another.
-    fn forget(&self, connection: Option<Shared>) {
+    fn forget(&self, connection: &Arc<Target>) {
         let slot = &self.bundle.slots[self.slot];
         let mut held = slot.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        if *held == connection {
-            *held = None;
-        }
+        held.take_if(|held| Arc::ptr_eq(held, connection));
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.bundle.slots[self.slot].calls.fetch_sub(1, Ordering::AcqRel);
+        self.bundle.slots[self.slot].give_back(self.channel);
+        self.bundle.places.add_permits(1);
     }
 }

@@ -5,6 +5,7 @@
 //! that waits for a channel; it comes back untouched.
 
 mod client;
+mod leave;
 mod server;
 
 use std::collections::VecDeque;
@@ -78,6 +79,10 @@ pub enum ConnectionToChannel {
     ServiceAdopted(ServiceId),
     /// No new calls: the endpoint is shutting down.
     Drain,
+    /// Client: calls may begin that come straight from users, and need not be told of if they end well.
+    Leave,
+    /// Client: not any more; the channel says how it stands.
+    LeaveOver,
 }
 
 /// Gathers the output of one step.
@@ -128,6 +133,7 @@ impl<W> Default for ConnectionOutput<W> {
 struct Waiting<W> {
     key: WaitKey,
     work: W,
+    prefers: Option<ChannelIndex>,
     since: Instant,
     until: Option<Instant>,
 }
@@ -185,6 +191,7 @@ pub struct Connection<W> {
     next_key: u64,
     /// Client: the first call asks for an upgrade and has not been answered.
     upgrade: Upgrade,
+    leave: leave::Leave,
     /// Server: channels whose call waits for security, a bit each.
     unsecured_calls: u8,
     idle_since: Instant,
@@ -236,6 +243,7 @@ impl<W> Connection<W> {
             waiting: VecDeque::new(),
             next_key: 0,
             upgrade: if setup.asks_upgrade { Upgrade::Wanted } else { Upgrade::No },
+            leave: leave::Leave::default(),
             unsecured_calls: 0,
             idle_since: now,
             idle_answers: None,
@@ -283,6 +291,7 @@ impl<W> Connection<W> {
                 slot.busy = false;
                 slot.last = last;
                 slot.avoid = avoid.then_some(now);
+                self.leave.misplaced &= !bit(index);
                 self.idle_since = now;
                 if self.upgrade == Upgrade::Asked {
                     // The call that asked is over without an answer: the next one asks.
@@ -290,6 +299,10 @@ impl<W> Connection<W> {
                 }
                 self.start_waiting(now, out);
                 self.note_idle(now);
+                self.give_leave(out);
+            }
+            ChannelToConnection::Stands { last, idle_since } => {
+                self.hear_stand(now, index, last, idle_since, out);
             }
             ChannelToConnection::Busy => self.slots[index.index()].avoid = Some(now),
             ChannelToConnection::NeedsSecurity => self.challenge_for(now, index, out),
@@ -332,8 +345,10 @@ impl<W> Connection<W> {
         if self.service_id != self.ids.service_id {
             out.channels.push((index, ConnectionToChannel::ServiceAdopted(self.service_id)));
         }
+        self.end_leave_for_good(index);
         let word = ChannelToConnection::CallOver { last: memory.last, avoid: true };
         self.handle_channel(now, index, word, out);
+        self.go_on_with_known_channels(now, out);
     }
 
     /// Time has come to `now`.
@@ -479,6 +494,10 @@ impl<W> Connection<W> {
     }
 
     fn expire_idle(&mut self, now: Instant, out: &mut ConnectionOutput<W>) {
+        if !self.knows_channels(out) {
+            self.idle_due = None;
+            return self.keep_idle_due();
+        }
         match self.role {
             Role::Client
                 if self.is_unused()

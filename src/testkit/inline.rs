@@ -34,7 +34,7 @@ use crate::security::{ClientClass, ConnectionIds, Entropy, EntropySource, Verifi
 use crate::testkit::Watch;
 use crate::wire::{AbortCode, CallNumber, ChannelIndex, Serial, ServiceId};
 use turns::Turns;
-pub(in crate::testkit) use turns::{Connecting, User};
+pub(in crate::testkit) use turns::{Asked, Connecting, User};
 
 /// Names a call of this endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -58,6 +58,8 @@ pub struct StartToken(pub u64);
 #[derive(Debug)]
 struct Work {
     token: StartToken,
+    /// The channel that its user takes for its own, where users speak to channels.
+    prefers: Option<ChannelIndex>,
     start: Start,
     asked_at: Instant,
 }
@@ -268,7 +270,7 @@ impl InlineEndpoint {
         };
         let mut out = ConnectionOutput::default();
         let deadline = start.deadline;
-        let work = Work { token, start, asked_at: now };
+        let work = Work { token, prefers: None, start, asked_at: now };
         if let Some(key) = tree.connection.handle_start(now, work, deadline, &mut out) {
             self.waiting.insert(token, (route, key));
         }

@@ -192,6 +192,9 @@ impl Channel {
             return out.drop(DropReason::StaleCall);
         }
         out.events.push(Event::Busy(event::Busy { number, sent: false }));
+        // The connection wants to know when this call has gone well.
+        self.has_leave = false;
+        self.is_quiet = false;
         out.connection.push(ChannelToConnection::Busy);
         if let Some(call) = &mut self.call
             && matches!(call.state, CallState::ClientSend | CallState::ClientAwaitReply)

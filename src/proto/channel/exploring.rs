@@ -186,6 +186,8 @@ impl Hash for Channel {
             final_ack,
             // Says only how long the final ACK waits.
             is_called_often: _,
+            has_leave,
+            is_quiet,
             failure,
             has_served,
             draining,
@@ -200,7 +202,7 @@ impl Hash for Channel {
         } = self;
         (role, epoch, cid, security_index, service_id, serials.peek()).hash(hasher);
         (matches!(security, Security::Pending), needs_reach, hint, memory).hash(hasher);
-        (call, final_ack, failure, has_served, draining).hash(hasher);
+        (call, final_ack, has_leave, is_quiet, failure, has_served, draining).hash(hasher);
         (throttles, idle_since, told, told_before).hash(hasher);
     }
 }

@@ -154,6 +154,10 @@ pub struct Channel {
     final_ack: Option<Instant>,
     /// Client: the present call came within the time of a delayed ACK after the one before.
     is_called_often: bool,
+    /// Client: calls may begin that come straight from users.
+    has_leave: bool,
+    /// Client: the connection was not told that the present call began, and is not if it ends well.
+    is_quiet: bool,
     /// The connection has failed or is closed.
     failure: Option<ConnectionFailure>,
     /// Server: a call has reached its service.
@@ -212,6 +216,8 @@ impl Channel {
             call: None,
             final_ack: None,
             is_called_often: false,
+            has_leave: false,
+            is_quiet: false,
             failure: None,
             has_served: false,
             draining: false,
@@ -304,6 +310,30 @@ impl Channel {
         self.conclude(now, out);
     }
 
+    /// Client: calls may begin that come straight from users, until the connection says otherwise.
+    pub fn take_leave(&mut self) {
+        self.has_leave = true;
+    }
+
+    /// Client: whether a call may begin that comes straight from a user, now.
+    pub fn may_begin(&self) -> bool {
+        self.has_leave && self.call.is_none() && self.failure.is_none() && !self.is_used_up()
+    }
+
+    /// As [`Channel::handle_start`], for a call that comes straight from a user: [`Channel::may_begin`] says whether it
+    /// may.
+    pub fn handle_start_by_leave(&mut self, now: Instant, start: Start, out: &mut ChannelOutput) {
+        debug_assert!(self.may_begin());
+        self.client_start(now, start, out);
+        self.is_quiet = true;
+        self.conclude(now, out);
+    }
+
+    /// Whether there is no call number left.
+    fn is_used_up(&self) -> bool {
+        self.memory.last.next().is_none()
+    }
+
     /// A word of the connection.
     pub fn handle_connection(
         &mut self,
@@ -324,6 +354,13 @@ impl Channel {
             ConnectionToChannel::Failed(failure) => self.fail_connection(now, failure, out),
             ConnectionToChannel::ServiceAdopted(service_id) => self.service_id = service_id,
             ConnectionToChannel::Drain => self.draining = true,
+            ConnectionToChannel::Leave => self.has_leave = true,
+            ConnectionToChannel::LeaveOver => {
+                self.has_leave = false;
+                self.is_quiet = false;
+                let (last, idle_since) = (self.memory.last, self.idle_since());
+                out.connection.push(ChannelToConnection::Stands { last, idle_since });
+            }
         }
         self.conclude(now, out);
     }
@@ -571,7 +608,9 @@ impl Channel {
             }));
         }
         // A server's connection need not know, but while it counts calls that wait for security.
-        if self.role == Role::Client || matches!(self.security, Security::Pending) {
+        let is_quiet = std::mem::take(&mut self.is_quiet) && !avoid && !self.is_used_up();
+        self.has_leave &= !avoid;
+        if !is_quiet && (self.role == Role::Client || matches!(self.security, Security::Pending)) {
             let last = self.memory.last;
             out.connection.push(ChannelToConnection::CallOver { last, avoid });
         }

@@ -1,5 +1,7 @@
 //! What a channel puts out in one step.
 
+use std::time::Instant;
+
 use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
 
@@ -173,6 +175,13 @@ pub enum ChannelToConnection {
         last: CallNumber,
         /// Whether the peer may still be at work on that call.
         avoid: bool,
+    },
+    /// Client: its leave to begin calls is over, and it stands so.
+    Stands {
+        /// The last call number that it used, of a call that is over.
+        last: CallNumber,
+        /// Since when it has had no call; `None` = it has one.
+        idle_since: Option<Instant>,
     },
     /// The peer is busy on this channel.
     Busy,

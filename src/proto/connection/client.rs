@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::{
     CallFailure, CallNumber, ChannelIndex, Connection, ConnectionFailure, ConnectionOutput,
     ConnectionToChannel, DropReason, Event, Handshake, Phase, ServiceId, Upgrade, WaitKey, Waiting,
-    event,
+    bit, event,
 };
 use crate::proto::Why;
 use crate::wire::PacketType;
@@ -17,6 +17,19 @@ impl<W> Connection<W> {
         now: Instant,
         work: W,
         deadline: Option<Duration>,
+        out: &mut ConnectionOutput<W>,
+    ) -> Option<WaitKey> {
+        self.handle_start_near(now, work, deadline, None, out)
+    }
+
+    /// As [`Connection::handle_start`], for a call whose user has sent it to the channel `prefers` before: that is the
+    /// one that its user's next call goes to, so it is the first choice if all are alike.
+    pub fn handle_start_near(
+        &mut self,
+        now: Instant,
+        work: W,
+        deadline: Option<Duration>,
+        prefers: Option<ChannelIndex>,
         out: &mut ConnectionOutput<W>,
     ) -> Option<WaitKey> {
         if !matches!(self.phase, Phase::Open) || self.is_used_up() {
@@ -34,7 +47,7 @@ impl<W> Connection<W> {
         if self.waiting.capacity() == 0 {
             self.waiting.reserve_exact(1);
         }
-        self.waiting.push_back(Waiting { key, work, since: now, until });
+        self.waiting.push_back(Waiting { key, work, prefers, since: now, until });
         self.start_waiting(now, out);
         self.waiting.back().is_some_and(|last| last.key == key).then_some(key)
     }
@@ -52,16 +65,19 @@ impl<W> Connection<W> {
 
     /// Gives waiting calls their channels.
     pub(super) fn start_waiting(&mut self, now: Instant, out: &mut ConnectionOutput<W>) {
-        if !matches!(self.phase, Phase::Open) {
+        if !matches!(self.phase, Phase::Open)
+            || self.waiting.is_empty()
+            || !self.knows_channels(out)
+        {
             return;
         }
         if self.is_used_up() {
             out.returned.extend(self.waiting.drain(..).map(|waiting| waiting.work));
             return;
         }
-        while !self.waiting.is_empty()
+        while let Some(waiting) = self.waiting.front()
             && self.upgrade != Upgrade::Asked
-            && let Some(index) = self.choose_channel()
+            && let Some(index) = self.choose_channel(waiting.prefers)
         {
             let Some(waiting) = self.waiting.pop_front() else { break };
             if waiting.until.is_some_and(|until| until <= now) {
@@ -69,6 +85,9 @@ impl<W> Connection<W> {
                 continue;
             }
             self.slots[index.index()].busy = true;
+            if waiting.prefers != Some(index) {
+                self.leave.misplaced |= bit(index);
+            }
             let asks = self.upgrade == Upgrade::Wanted;
             if asks {
                 self.upgrade = Upgrade::Asked;
@@ -82,12 +101,12 @@ impl<W> Connection<W> {
     }
 
     /// The lowest free channel on which the peer is not known to be busy; else the one where that is
-    /// longest ago (rx-calls.md 2).
-    fn choose_channel(&self) -> Option<ChannelIndex> {
+    /// longest ago (rx-calls.md 2). Among equals the one that is preferred.
+    fn choose_channel(&self, prefers: Option<ChannelIndex>) -> Option<ChannelIndex> {
         ChannelIndex::ALL
             .into_iter()
             .filter(|index| !self.slots[index.index()].busy)
-            .min_by_key(|index| self.slots[index.index()].avoid)
+            .min_by_key(|index| (self.slots[index.index()].avoid, prefers != Some(*index)))
     }
 
     pub(super) fn expire_waiting(&mut self, now: Instant, out: &mut ConnectionOutput<W>) {
@@ -118,6 +137,7 @@ impl<W> Connection<W> {
             }
         }
         self.start_waiting(now, out);
+        self.give_leave(out);
     }
 
     /// Each CHALLENGE is answered anew, but only while a call is active: else we would answer questions
@@ -128,18 +148,23 @@ impl<W> Connection<W> {
         payload: &[u8],
         out: &mut ConnectionOutput<W>,
     ) {
+        let open = matches!(self.phase, Phase::Open);
+        if !open || !matches!(self.handshake, Handshake::Client(_)) {
+            return out.events.push(DropReason::UnwantedChallenge.into());
+        }
+        if !self.knows_channels(out) {
+            return self.keep_challenge(payload);
+        }
         let active = self.slots.iter().any(|slot| slot.busy);
         let call_numbers = self.slots.map(|slot| match (slot.busy, slot.last) {
             (false, CallNumber::NONE) => CallNumber::NONE,
             (_, last) => last.next().unwrap_or(CallNumber::MAX),
         });
         let entropy = self.entropy.draw();
-        let open = matches!(self.phase, Phase::Open);
-        let Handshake::Client(handshake) = &mut self.handshake else {
-            return out.events.push(DropReason::UnwantedChallenge.into());
-        };
-        if !active || !open {
-            return out.events.push(DropReason::UnwantedChallenge.into());
+        let Handshake::Client(handshake) = &mut self.handshake else { return };
+        if !active {
+            out.events.push(DropReason::UnwantedChallenge.into());
+            return self.give_leave(out);
         }
         match handshake.respond(payload, call_numbers, &entropy) {
             Ok(response) => {
@@ -151,6 +176,7 @@ impl<W> Connection<W> {
                 self.fail(now, ConnectionFailure::Aborted { code, why: Why::Challenge }, out);
             }
         }
+        self.give_leave(out);
     }
 }
 

@@ -18,7 +18,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::{CallRef, InlineEndpoint, StartToken, Work};
-use crate::proto::channel::{ChannelToConnection, Command, Run, Start};
+use crate::proto::channel::{Channel, ChannelToConnection, Command, Run, Start};
 use crate::proto::connection::ConnectionToChannel;
 use crate::proto::event::{CallTally, Origin};
 use crate::proto::peer::{PeerHint, PeerReport};
@@ -76,6 +76,22 @@ pub(in crate::testkit) struct Connecting {
     pub service_id: ServiceId,
     pub class: Arc<dyn ClientClass>,
     pub asks_upgrade: bool,
+}
+
+/// Who is asked to make a call.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::testkit) enum Asked {
+    Channel,
+    Connection,
+}
+
+impl Asked {
+    fn task(self, (route, index): (RouteId, ChannelIndex)) -> Task {
+        match self {
+            Asked::Channel => Task::Channel(route, index),
+            Asked::Connection => Task::Connection(route),
+        }
+    }
 }
 
 /// What the endpoint is told.
@@ -262,10 +278,12 @@ impl InlineEndpoint {
     pub(in crate::testkit) fn ask_to_start(
         &mut self,
         now: Instant,
-        route: RouteId,
+        at: (RouteId, ChannelIndex),
+        asked: Asked,
         user: u32,
         start: Start,
     ) -> StartToken {
+        let (route, index) = at;
         self.next_token += 1;
         let token = StartToken(self.next_token);
         self.turns_mut().callers.insert(token, user);
@@ -274,16 +292,21 @@ impl InlineEndpoint {
             self.wake_user(User::Caller(user));
             return token;
         }
-        let work = Box::new(Work { token, start, asked_at: now });
-        self.turns_mut().tell(Task::Connection(route), Letter::StartCall(work));
+        let work = Work { token, prefers: Some(index), start, asked_at: now };
+        self.turns_mut().tell(asked.task(at), Letter::StartCall(Box::new(work)));
         token
     }
 
     /// A caller does not want its call any more, and has heard nothing of it.
-    pub(in crate::testkit) fn ask_to_cancel(&mut self, route: RouteId, token: StartToken) {
+    pub(in crate::testkit) fn ask_to_cancel(
+        &mut self,
+        at: (RouteId, ChannelIndex),
+        asked: Asked,
+        token: StartToken,
+    ) {
         let turns = self.turns_mut();
         turns.canceled.insert(token);
-        turns.tell(Task::Connection(route), Letter::CancelCall(token));
+        turns.tell(asked.task(at), Letter::CancelCall(token));
     }
 
     /// A user speaks to its call.
@@ -311,7 +334,10 @@ impl InlineEndpoint {
     /// A connection and its channels begin to be: they are in line, in this order.
     pub(super) fn enter_line(&mut self, route: RouteId) {
         let deadline = self.trees.get(&route).and_then(|tree| tree.connection.next_deadline());
-        let Some(tree) = self.trees.get(&route) else { return };
+        let Some(tree) = self.trees.get_mut(&route) else { return };
+        if tree.connection.allow_leave() {
+            tree.channels.iter_mut().for_each(Channel::take_leave);
+        }
         let origin = Origin { epoch: tree.ids.epoch, cid: tree.ids.cid };
         let turns = self.turns_mut();
         let deadline = turns.place(route).connection_published.news(deadline, false);

@@ -15,7 +15,7 @@ use super::secured;
 use crate::proto::CallFailure;
 use crate::proto::channel::{Command, Start};
 use crate::proto::router::RouteId;
-use crate::testkit::inline::{Connecting, User};
+use crate::testkit::inline::{Asked, Connecting, User};
 use crate::testkit::{CallRef, StartToken};
 use crate::wire::{ChannelIndex, ServiceId};
 
@@ -30,7 +30,7 @@ pub(super) struct ClientCall {
     pub bundle: BundleKey,
     pub began: Duration,
     pub stage: Stage,
-    pub slot: Option<usize>,
+    pub slot: Option<(usize, ChannelIndex)>,
     pub tries: u32,
     pub reply: Vec<u8>,
     pub stream: Option<Streaming>,
@@ -51,7 +51,7 @@ pub(super) enum Stage {
     /// The same, which it has asked for itself.
     Connecting,
     /// A channel, or all of the reply.
-    Asked(RouteId, StartToken),
+    Asked(RouteId, Asked, StartToken),
     /// Words of its channel: it is streamed.
     Running(CallRef),
 }
@@ -71,7 +71,8 @@ pub(super) struct Told {
 
 #[derive(Default)]
 pub(super) struct Slot {
-    pub calls: usize,
+    /// Channels that calls have been sent to, or will be.
+    pub taken: [bool; ChannelIndex::COUNT],
     pub route: Option<RouteId>,
     pub is_opening: bool,
     /// Calls that wait for the connection.
@@ -150,14 +151,17 @@ impl Cores {
                 if let (Some(next), Some(host)) = (next, &mut self.hosts[index]) {
                     host.endpoint.wake_user(User::Caller(next));
                 }
-                self.start_call(index, id, route);
+                self.start_call(index, id, route, Asked::Channel);
             }
-            Stage::Asked(route, _) => {
+            Stage::Asked(route, asked, _) => {
                 if let Some(end) = call.told.end.take() {
                     return self.end(index, id, end);
                 }
                 if std::mem::take(&mut call.told.is_returned) {
-                    return self.try_another(index, id, route);
+                    return match asked {
+                        Asked::Channel => self.start_call(index, id, route, Asked::Connection),
+                        Asked::Connection => self.try_another(index, id, route),
+                    };
                 }
                 if call.stream.is_some()
                     && let Some(at) = call.told.opened
@@ -182,7 +186,7 @@ impl Cores {
     fn slot_mut(&mut self, index: HostIndex, id: u32) -> Option<&mut Slot> {
         let host = self.hosts[index].as_mut()?;
         let call = host.calls.get(&id)?;
-        host.bundles.get_mut(&call.bundle)?.slots.get_mut(call.slot?)
+        host.bundles.get_mut(&call.bundle)?.slots.get_mut(call.slot?.0)
     }
 
     fn ask_to_connect(&mut self, index: HostIndex, id: u32) {
@@ -220,10 +224,13 @@ impl Cores {
         let Some(host) = &mut self.hosts[index] else { return };
         let Some(call) = host.calls.get_mut(&id) else { return };
         let Some(bundle) = host.bundles.get_mut(&call.bundle) else { return };
-        let full = ChannelIndex::COUNT;
-        let Some(slot) = bundle.slots.iter().position(|slot| slot.calls < full) else { return };
-        bundle.slots[slot].calls += 1;
-        call.slot = Some(slot);
+        let free = |slot: &Slot| slot.taken.iter().position(|taken| !taken);
+        let mut free = bundle.slots.iter().map(free).enumerate();
+        let Some((slot, channel)) = free.find_map(|(slot, free)| Some((slot, free?))) else {
+            return;
+        };
+        bundle.slots[slot].taken[channel] = true;
+        call.slot = Some((slot, ChannelIndex::ALL[channel]));
         self.find_connection(index, id);
     }
 
@@ -234,7 +241,7 @@ impl Cores {
             if let (Some(next), Some(host)) = (next, &mut self.hosts[index]) {
                 host.endpoint.wake_user(User::Caller(next));
             }
-            return self.start_call(index, id, route);
+            return self.start_call(index, id, route, Asked::Channel);
         }
         let stage = if slot.is_opening {
             slot.waiting.push_back(id);
@@ -249,7 +256,7 @@ impl Cores {
         }
     }
 
-    fn start_call(&mut self, index: HostIndex, id: u32, route: RouteId) {
+    fn start_call(&mut self, index: HostIndex, id: u32, route: RouteId, asked: Asked) {
         let plan = self.plan.clone();
         let Some(planned) = plan.call(id) else { return };
         let (now, instant) = (self.world.now(), self.world.instant());
@@ -261,15 +268,16 @@ impl Cores {
             let failure = CallFailure::Deadline(planned.deadline.unwrap_or_default());
             return self.end(index, id, ClientEnd::Failed(failure));
         }
-        call.tries += 1;
+        call.tries += u32::from(matches!(asked, Asked::Channel));
+        let Some((_, channel)) = call.slot else { return };
         let request = match call.stream {
             Some(_) => Bytes::new(),
             None => planned.request().into(),
         };
         let is_whole = call.stream.is_none();
         let start = Start { request, is_whole, deadline: left, ..Start::default() };
-        let token = host.endpoint.ask_to_start(instant, route, id, start);
-        call.stage = Stage::Asked(route, token);
+        let token = host.endpoint.ask_to_start(instant, (route, channel), asked, id, start);
+        call.stage = Stage::Asked(route, asked, token);
         host.by_token.insert(token, id);
     }
 
@@ -289,7 +297,11 @@ impl Cores {
         let Some(host) = &mut self.hosts[index] else { return };
         let Some(call) = host.calls.get(&id) else { return };
         match call.stage {
-            Stage::Asked(route, token) => host.endpoint.ask_to_cancel(route, token),
+            Stage::Asked(route, asked, token) => {
+                if let Some((_, channel)) = call.slot {
+                    host.endpoint.ask_to_cancel((route, channel), asked, token);
+                }
+            }
             Stage::Running(at) => host.endpoint.say(at, Command::End),
             _ => {}
         }
@@ -339,7 +351,7 @@ impl Cores {
         };
         let Some(bundle) = host.bundles.get_mut(&call.bundle) else { return };
         if let Some(slot) = call.slot {
-            bundle.slots[slot].calls -= 1;
+            bundle.slots[slot.0].taken[slot.1.index()] = false;
         }
         if call.slot.is_none() && !call.told.has_place {
             bundle.queue.retain(|waiting| *waiting != id);

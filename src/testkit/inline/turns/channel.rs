@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::{CallRef, InlineEndpoint, Letter, Output, Port, Task, User, Word};
+use super::{CallRef, InlineEndpoint, Letter, Output, Port, Task, User, Word, Work};
 use crate::proto::channel::{ChannelOutput, ChannelToConnection, Command, Notice};
 use crate::proto::connection::ConnectionToChannel;
 use crate::proto::event::{CallTally, Origin};
@@ -25,6 +25,11 @@ impl InlineEndpoint {
         };
         let place = turns.places.entry(route).or_default();
         if place.gone[index.index()] {
+            if let Letter::StartCall(work) = letter {
+                self.returned.push(work.token);
+                let user = turns.callers.get(&work.token).copied();
+                turns.wake(Task::User(User::Caller(user.unwrap_or(u32::MAX))));
+            }
             return;
         }
         let service_id = tree.setup.service_id;
@@ -32,27 +37,35 @@ impl InlineEndpoint {
         let port = &mut place.ports[index.index()];
         let mut out = ChannelOutput::default();
         let mut stops = false;
+        let mut begins = None;
         match letter {
             Letter::Packets(run, hint) => core.handle_run(now, &hint, &run, &mut out),
             Letter::ConnectionSays(word) => core.handle_connection(now, word, &mut out),
             Letter::Command(tag, command) => core.handle_command(now, tag, command, &mut out),
             Letter::Unreachable(problem) => core.handle_network_problem(now, problem, &mut out),
             Letter::MoreRoom => core.handle_room(now, &mut out),
+            Letter::StartCall(work) => {
+                if turns.canceled.remove(&work.token) {
+                    return;
+                }
+                if !core.may_begin() {
+                    return turns.tell(Task::Connection(route), Letter::StartCall(work));
+                }
+                begins = Some((work, true));
+            }
+            Letter::CancelCall(token) => {
+                let Some(its) = port.take_if(|its| its.token == token) else {
+                    return turns.tell(Task::Connection(route), Letter::CancelCall(token));
+                };
+                core.handle_command(now, its.tag, Command::End, &mut out);
+            }
             Letter::Begin(work) => {
                 if core.state().is_some() || turns.canceled.remove(&work.token) {
                     let last = core.memory().last;
                     let word = ChannelToConnection::CallOver { last, avoid: false };
                     turns.tell(Task::Connection(route), Letter::Says(index, word));
                 } else {
-                    let user = turns.callers.get(&work.token).copied().unwrap_or(u32::MAX);
-                    let is_whole = work.start.is_whole;
-                    let tag = CallTag(core.tag().0.wrapping_add(1));
-                    *port = Some(Port { tag, token: work.token, user, is_whole });
-                    self.started.push((work.token, CallRef { route, channel: index, tag }));
-                    if !is_whole {
-                        turns.wake(Task::User(User::Caller(user)));
-                    }
-                    core.handle_start(now, work.start, &mut out);
+                    begins = Some((work, false));
                 }
             }
             Letter::CancelBegun(token) => {
@@ -88,6 +101,21 @@ impl InlineEndpoint {
                 stops = true;
             }
             _ => return,
+        }
+        if let Some((Work { token, start, .. }, by_leave)) = begins.map(|(work, by)| (*work, by)) {
+            let user = turns.callers.get(&token).copied().unwrap_or(u32::MAX);
+            let is_whole = start.is_whole;
+            let tag = CallTag(core.tag().0.wrapping_add(1));
+            turns.place(route).ports[index.index()] = Some(Port { tag, token, user, is_whole });
+            self.started.push((token, CallRef { route, channel: index, tag }));
+            if !is_whole {
+                turns.wake(Task::User(User::Caller(user)));
+            }
+            if by_leave {
+                core.handle_start_by_leave(now, start, &mut out);
+            } else {
+                core.handle_start(now, start, &mut out);
+            }
         }
         self.conclude_channel(now, route, index, out);
         if stops {

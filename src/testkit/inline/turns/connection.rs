@@ -32,7 +32,9 @@ impl InlineEndpoint {
                     return;
                 }
                 let (token, deadline) = (work.token, work.start.deadline);
-                if let Some(key) = core.handle_start(now, *work, deadline, &mut out) {
+                let prefers = work.prefers;
+                let out = &mut out;
+                if let Some(key) = core.handle_start_near(now, *work, deadline, prefers, out) {
                     self.waiting.insert(token, (route, key));
                 }
             }
