@@ -212,6 +212,11 @@ impl Link {
         Poll::Ready(Ok(count))
     }
 
+    /// Whether the peer's direction is wholly here.
+    pub fn has_ended(&self) -> bool {
+        self.has_ended
+    }
+
     /// Whether the peer's direction is wholly read.
     pub fn is_at_end(&self) -> bool {
         self.has_ended && self.pieces.is_empty() && self.reading.is_none()

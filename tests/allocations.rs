@@ -14,11 +14,11 @@ use rxrpc::{CallOptions, ConnectOptions, Connection, Endpoint, IncomingCall, Ser
 /// Allocations for a DATA packet of a long transfer; growing a buffer counts as one.
 const PER_PACKET_MAX: f64 = 0.25;
 /// Allocations for a call with one packet each way, one after the other.
-const PER_CALL_MAX: f64 = 20.0;
+const PER_CALL_MAX: f64 = 12.0;
 /// The same, many at once, where fewer packets come together on a machine that does nothing else.
-const PER_CALL_OF_MANY_MAX: f64 = 20.0;
+const PER_CALL_OF_MANY_MAX: f64 = 12.0;
 /// The same, in turns on many connections that are idle in between.
-const PER_CALL_IN_TURN_MAX: f64 = 25.0;
+const PER_CALL_IN_TURN_MAX: f64 = 18.0;
 /// And the client's datagrams: the next call acknowledges the reply.
 const DATAGRAMS_IN_TURN_MAX: f64 = 1.1;
 /// Connections of that, and how long they are idle: longer than a lone call's final ACK waits.

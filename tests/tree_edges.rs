@@ -3,17 +3,21 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::{FutureExt, StreamExt};
+use rxrpc::actors::messages::{Break, BreakAt};
 use rxrpc::net::{Incoming, MemoryHub, Network, Transmit};
 use rxrpc::proto::config::EndpointConfig;
+use rxrpc::wire::ChannelIndex;
 use rxrpc::{
     AbortCode, CallError, CallFailure, CallOptions, CloseReason, ConnectError, ConnectOptions,
-    Connection, Endpoint, IncomingCall, ServiceFault, ServiceOptions, ShutdownReport, StreamError,
+    Connection, Endpoint, IncomingCall, Request, ServiceFault, ServiceOptions, ShutdownReport,
+    StreamError, unary,
 };
 
 #[path = "scenarios/support/fake_class.rs"]
@@ -54,6 +58,11 @@ async fn pair_with(adjust: impl Fn(&mut EndpointConfig)) -> Pair {
 impl Pair {
     async fn connect(&self, service: u16) -> Connection {
         self.client.connect(self.server.local_addr(), service).await.unwrap()
+    }
+
+    /// The server to itself.
+    async fn connect_own(&self, service: u16) -> Connection {
+        self.server.connect(self.server.local_addr(), service).await.unwrap()
     }
 }
 
@@ -107,6 +116,149 @@ async fn a_service_that_panics_at_once_breaks_its_call_and_nothing_else() {
     let snapshot = pair.server.inspect().await.unwrap();
     assert!(snapshot.connections.iter().all(|connection| connection.channels.len() == 4));
     assert_eq!(snapshot.counters.server_calls, 40);
+}
+
+/// A `unary` service begins in its channel's turn. It may break, ask its own endpoint something first, or wait.
+#[actix_rt::test]
+async fn a_unary_service_may_break_or_call_its_own_endpoint_before_it_waits() {
+    let pair = pair().await;
+    let own = pair.connect_own(2).await;
+    pair.server.offer(
+        1,
+        unary(move |request: Request| {
+            let own = own.clone();
+            async move {
+                assert_ne!(&request.bytes[..], b"break", "a test broke this service");
+                let asked = own.call(request.bytes.clone());
+                if request.bytes.is_empty() {
+                    drop(asked);
+                    return Err(AbortCode(7));
+                }
+                // Its first poll asks, in the midst of a step of a channel of the endpoint that is asked.
+                asked.await.map_err(|_| AbortCode(8))
+            }
+        }),
+    );
+    pair.server.offer(
+        2,
+        unary(async |request: Request| {
+            tokio::task::yield_now().await;
+            Ok(request.bytes.repeat(2).into())
+        }),
+    );
+    pair.server.offer(3, unary(async |request: Request| Ok(request.bytes)).request_max_bytes(4));
+    let connection = pair.connect(1).await;
+    for _ in 0..20 {
+        assert_eq!(connection.call("break").await, Err(aborted(-1)));
+        assert_eq!(connection.call("").await, Err(aborted(7)));
+        let both = futures::join!(connection.call("ab"), connection.call("break"));
+        assert_eq!(both, (Ok("abab".into()), Err(aborted(-1))));
+    }
+    let small = pair.connect(3).await;
+    assert_eq!(small.call("abcd").await, Ok("abcd".into()));
+    assert_eq!(small.call("abcde").await, Err(aborted(AbortCode::PROTOCOL_ERROR.0)));
+    let snapshot = pair.server.inspect().await.unwrap();
+    assert!(snapshot.connections.iter().all(|connection| connection.channels.len() == 4));
+    assert_eq!(
+        snapshot.counters.connections_opened, 4,
+        "both ends of its own, and two from outside"
+    );
+}
+
+/// The turn of a call that is answered at once is given back all the same.
+#[actix_rt::test]
+async fn a_unary_service_of_one_call_at_once_answers_many() {
+    let pair = pair().await;
+    let options = ServiceOptions { running_calls_max: NonZeroUsize::new(1), ..Default::default() };
+    let shout = unary(async |request: Request| Ok(request.bytes.to_ascii_uppercase().into()));
+    pair.server.offer_with(1, shout, options);
+    let connection = pair.connect(1).await;
+    for _ in 0..10 {
+        let calls = (0..16).map(|_| connection.call("x"));
+        let replies = futures::future::join_all(calls).await;
+        assert!(replies.iter().all(|reply| *reply == Ok("X".into())), "{replies:?}");
+    }
+}
+
+/// Calls go straight to a channel, and their connection does not hear of them; it is not idle for all that.
+#[actix_rt::test]
+async fn a_connection_whose_call_takes_longer_than_it_may_be_idle_ends_after_it() {
+    let pair = pair_with(|config| config.client.client_idle = secs(5)).await;
+    pair.server.offer(
+        1,
+        unary(async |request: Request| {
+            tokio::time::sleep(secs(u64::from(request.bytes[0]))).await;
+            Ok(request.bytes)
+        }),
+    );
+    let connection = pair.connect(1).await;
+    let opened = async || pair.client.inspect().await.unwrap().counters.connections_opened;
+    let alive = async || pair.client.inspect().await.unwrap().connections.len();
+    for _ in 0..3 {
+        assert!(connection.call(&[33][..]).await.is_ok());
+        assert!(connection.call(&[0][..]).await.is_ok());
+    }
+    assert_eq!(opened().await, 1);
+    tokio::time::sleep(secs(4)).await;
+    assert_eq!(alive().await, 1);
+    tokio::time::sleep(secs(7)).await;
+    assert_eq!(alive().await, 0);
+    assert!(connection.call(&[0][..]).await.is_ok());
+    assert_eq!((opened().await, alive().await), (2, 1));
+}
+
+/// Users go on to send calls to the channel that broke; its connection has them.
+#[actix_rt::test]
+async fn a_connection_keeps_its_users_when_a_channel_of_theirs_breaks() {
+    let pair = pair().await;
+    pair.server.offer(1, echo);
+    let connection = pair.connect(1).await;
+    for count in 1..=4u8 {
+        assert_eq!(connection.call("x").await, Ok("x".into()));
+        let at = BreakAt::Channel(0, ChannelIndex::ALL[0]);
+        pair.client.actor().do_send(Break { at: Some(at) });
+        let sent_with_it = connection.call("y").await;
+        assert!(matches!(sent_with_it, Ok(_) | Err(CallError::Failed(CallFailure::Broken))));
+        let calls = (0..u32::from(count)).map(|_| connection.call("z"));
+        assert!(futures::future::join_all(calls).await.iter().all(Result::is_ok));
+    }
+    assert_eq!(pair.client.inspect().await.unwrap().counters.connections_opened, 1);
+}
+
+/// Four users, each with a channel; one gives up, and the next has that channel at once. Nobody's call is lost or runs
+/// twice.
+#[actix_rt::test]
+async fn calls_that_are_given_up_leave_their_channels_to_the_next() {
+    let pair = pair().await;
+    let ran = Arc::new(AtomicUsize::new(0));
+    let runs = ran.clone();
+    pair.server.offer(
+        1,
+        unary(move |request: Request| {
+            let runs = runs.clone();
+            async move {
+                if &request.bytes[..] == b"never" {
+                    std::future::pending::<()>().await;
+                }
+                runs.fetch_add(1, Ordering::Relaxed);
+                Ok(request.bytes)
+            }
+        }),
+    );
+    let options = ConnectOptions { connections_max: 1, ..Default::default() };
+    let connection = pair.client.connect_with(pair.server.local_addr(), 1, options).await.unwrap();
+    for round in 0..50u64 {
+        let given_up = connection.call("never");
+        let pause = tokio::time::sleep(Duration::from_millis(round % 4));
+        let others = (0..7).map(|_| connection.call("x"));
+        let (_, replies) = futures::join!(
+            futures::future::select(Box::pin(given_up), Box::pin(pause)),
+            futures::future::join_all(others),
+        );
+        assert!(replies.iter().all(Result::is_ok), "{round}: {replies:?}");
+    }
+    assert_eq!(ran.load(Ordering::Relaxed), 50 * 7);
+    assert_eq!(pair.client.inspect().await.unwrap().counters.connections_opened, 1);
 }
 
 /// With an upgrade asked for, the second call waits in the connection until the first is over.

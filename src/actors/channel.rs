@@ -114,7 +114,7 @@ impl Channel {
 
     /// The ending of every handler: words to the connection, notices to the application, one message to
     /// the endpoint with the datagrams, the events and the deadline.
-    fn conclude(&mut self, now: Instant, context: &mut Context<Channel>) {
+    fn conclude(&mut self, mut now: Instant, context: &mut Context<Channel>) {
         // First: a channel that breaks while it tells an application must not forget the call it has begun.
         self.lease.set_report(self.core.memory());
         loop {
@@ -140,7 +140,7 @@ impl Channel {
                 {
                     begun.take(notice);
                 }
-                self.serve(tag, incoming, begun);
+                now = self.serve(now, tag, incoming, begun);
             }
             drop(each);
             self.out.step().spare_notices = notices;
@@ -223,9 +223,16 @@ impl Channel {
         }
     }
 
-    fn serve(&mut self, tag: CallTag, incoming: channel::Incoming, begun: Begun) {
+    /// Hands a call to its service, and its answer to the core if that is there at once. Returns the time after that.
+    fn serve(
+        &mut self,
+        now: Instant,
+        tag: CallTag,
+        incoming: channel::Incoming,
+        begun: Begun,
+    ) -> Instant {
         let own = self.own.clone();
-        let Some(answering) = &self.answering else { return };
+        let Some(answering) = &self.answering else { return now };
         let info = CallInfo {
             peer: answering.peer,
             service_id: incoming.service_id,
@@ -240,8 +247,18 @@ impl Channel {
         self.port = Some((tag, Port::Server(port)));
         let service = answering.service.clone();
         // A service is not ours: it may break its call, but not the channel. The call is dropped by then.
-        if catch_unwind(AssertUnwindSafe(|| service.serve(call))).is_err() {
-            log::error!("a service broke before it took its call {}", incoming.number);
+        match catch_unwind(AssertUnwindSafe(|| service.serve_now(call))) {
+            Ok(None) => now,
+            Ok(Some(answered)) => {
+                // It may have computed for long.
+                let now = super::local_endpoint::now();
+                self.core.handle_command(now, tag, answered.into_command(), self.out.get());
+                now
+            }
+            Err(_) => {
+                log::error!("a service broke as it began its call {}", incoming.number);
+                now
+            }
         }
     }
 }

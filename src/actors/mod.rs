@@ -34,7 +34,8 @@
 //! hands over what comes to its socket for the others, until all have said so.
 //!
 //! # Panic and restart
-//! A panic in a service is caught by the task it runs in: its call is aborted with `RX_CALL_DEAD`. A panic
+//! A panic in a service is caught by the task it runs in, or by the channel that hands it its call: the call is
+//! aborted with `RX_CALL_DEAD`. A panic
 //! in a Channel loses that channel's call and nothing else: its lease reports the channel's last call number
 //! while it unwinds, and the Connection starts another Channel that knows it, so no call runs twice. After
 //! [`connection::CHANNEL_RESTARTS_MAX`] of them the connection is aborted. A panic in a Connection ends its

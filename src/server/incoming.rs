@@ -92,6 +92,16 @@ impl IncomingCall {
         writer.link.settle();
     }
 
+    /// Whether all of the request is here.
+    pub(super) fn is_whole(&self) -> bool {
+        self.link.has_ended()
+    }
+
+    /// The last word is said by somebody else.
+    pub(super) fn settle(&mut self) {
+        self.link.settle();
+    }
+
     /// Turns to the reply. The rest of the request is thrown away, as for [`IncomingCall::reply`].
     pub fn into_reply(mut self) -> ReplyWriter {
         if !self.link.is_at_end() {

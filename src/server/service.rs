@@ -3,12 +3,15 @@
 use std::future::Future;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 use actix::Recipient;
 use bytes::Bytes;
+use futures::FutureExt;
 
 use super::{CallInfo, IncomingCall};
 use crate::error::{CallError, StreamError};
+use crate::proto::channel::Command;
 use crate::security::{RxNull, ServerClass};
 use crate::wire::{AbortCode, ServiceId};
 
@@ -26,6 +29,31 @@ pub trait Service: Send + Sync + 'static {
     #[doc(hidden)]
     fn listens(&self) -> bool {
         true
+    }
+
+    /// As [`Service::serve`]; what it has answered by the time it returns needs no message to the call's channel.
+    #[doc(hidden)]
+    fn serve_now(self: Arc<Self>, call: IncomingCall) -> Option<Answered> {
+        self.serve(call);
+        None
+    }
+}
+
+/// The last word of a service on a call that it has let go of.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Answered(Command);
+
+impl Answered {
+    fn of(result: Result<Bytes, AbortCode>) -> Answered {
+        Answered(match result {
+            Ok(bytes) => Command::Write { bytes, ends: true, flushes: false },
+            Err(code) => Command::Abort(code),
+        })
+    }
+
+    pub(crate) fn into_command(self) -> Command {
+        self.0
     }
 }
 
@@ -140,6 +168,11 @@ pub struct Unary<F> {
 /// Makes a service of a function from a whole request to a whole reply, or to the code that the call is
 /// aborted with. Requests of more than 16 MiB are refused; see [`Unary::request_max_bytes`].
 ///
+/// It runs on the endpoint's arbiter. Where all of the request came together, as small ones do, it begins in the
+/// turn of the call's channel, and only if it has to wait it becomes a task of its own. So up to its first `await` that
+/// is not ready it sees the channel's `tokio::task::id()`, and shares the channel's budget of Tokio's cooperative
+/// scheduling; it holds up the other channels for as long as it computes, as on a task of its own.
+///
 /// ```
 /// let shout = rxrpc::unary(async |request| Ok(request.bytes.to_ascii_uppercase().into()));
 /// # let _ = rxrpc::Endpoint::builder().service(1, shout);
@@ -182,5 +215,38 @@ where
 
     fn listens(&self) -> bool {
         false
+    }
+
+    fn serve_now(self: Arc<Self>, mut call: IncomingCall) -> Option<Answered> {
+        if !call.is_whole() {
+            self.serve(call);
+            return None;
+        }
+        let bytes = match call.read_all(self.request_max_bytes).now_or_never()? {
+            Ok(bytes) => bytes,
+            Err(StreamError::TooLarge(_)) => {
+                call.settle();
+                return Some(Answered::of(Err(AbortCode::PROTOCOL_ERROR)));
+            }
+            Err(StreamError::Failed(_)) => return None,
+        };
+        let request = Request { info: call.info().clone(), bytes };
+        let mut answer = Box::pin((self.answer)(request));
+        // A task polls it again, if it has to wait: nobody needs to be woken before.
+        match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(result) => {
+                call.settle();
+                Some(Answered::of(result))
+            }
+            Poll::Pending => {
+                actix_rt::spawn(async move {
+                    match answer.await {
+                        Ok(reply) => call.reply(reply),
+                        Err(code) => call.abort(code),
+                    }
+                });
+                None
+            }
+        }
     }
 }
