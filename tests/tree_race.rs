@@ -613,6 +613,37 @@ async fn rc_26_nothing_is_delivered_after_a_connection_abort() {
     }
 }
 
+/// Whatever ended a call, and however its request comes again while that is remembered: through the tree, too, it runs
+/// nothing. (An aborted connection is remembered for `aborted_linger`, 10 s, no longer.) Packet by packet:
+/// `tests/scenarios/busy_abort.rs`.
+#[actix_rt::test]
+async fn a_request_that_comes_again_after_an_abort_runs_nothing() {
+    const REQUEST: [&str; 2] = ["D n1 q1 [C] len4", "D n1 q2 [CL] len4"];
+    for way in WAYS {
+        for (abort, code) in [("ABORT n1 -6", 0), ("", 77), ("ABORT n0 5", 0)] {
+            let mut t = server("replay after an abort", way).await;
+            t.app(App::Manual).deliver(&REQUEST).await.take_left();
+            match abort {
+                "" => t.abort(1, code).await,
+                abort => t.deliver(&[abort]).await,
+            };
+            t.pass(ms(500)).await.take_left();
+            t.expect_calls(&[1]);
+            let bytes = t.service.get().bytes[&1].clone();
+            for after in [ms(0), secs(2), secs(2)] {
+                t.pass(after).await.deliver(&REQUEST).await;
+                t.deliver(&[REQUEST[1], REQUEST[0]]).await.take_left();
+                t.expect_calls(&[1]).expect_bytes(1, &bytes);
+            }
+            t.app(App::Echo).deliver(&["D n2 q1 [CL] \"2\"", "D n2 q1 [CL] \"2\""]).await;
+            t.pass(ms(500)).await.take_left();
+            t.expect_calls(if abort == "ABORT n0 5" { &[1] } else { &[1, 2] });
+            let counters = t.snapshot().await.counters;
+            assert_eq!(counters.server_calls, if abort == "ABORT n0 5" { 1 } else { 2 });
+        }
+    }
+}
+
 /// A network whose other end is a client that answers within the send call.
 mod looping {
     use std::collections::VecDeque;

@@ -150,3 +150,43 @@ fn s_111_an_abort_after_the_request_was_acknowledged() {
     t.abort(5, 42).expect(&["ABORT n5 [C] 42"]).none();
     t.done();
 }
+
+/// How a call ended before its request comes once more.
+#[derive(Clone, Copy, Debug)]
+enum Abort {
+    ByClient,
+    ByService,
+    OfConnection,
+}
+
+/// The whole request again, and some of it again after that: whatever ended the call, and however much of it had come,
+/// the memory of the call, or of the aborted connection, is there for `aborted_linger`, 10 s, and runs nothing.
+#[test]
+fn a_request_that_comes_again_after_an_abort_runs_nothing() {
+    const REQUEST: [&str; 3] = ["D n1 q1 [C] \"a\"", "D n1 q2 [C] \"b\"", "D n1 q3 [CL] \"c\""];
+    for abort in [Abort::ByClient, Abort::ByService, Abort::OfConnection] {
+        for come in 1..=3 {
+            let mut t = server("replay after an abort");
+            t.app(App::Manual).send_all(&REQUEST[..come]).ignore_left().expect_calls(&[1]);
+            match abort {
+                Abort::ByClient => t.send("ABORT n1 -6"),
+                Abort::ByService => t.abort(1, 77),
+                Abort::OfConnection => t.send("ABORT n0 5"),
+            };
+            t.ignore_left();
+            let bytes = t.call(1).bytes.clone();
+            for after in [ms(0), ms(1), secs(3), ms(6_998)] {
+                t.pass(after).send_all(&REQUEST).send_together(&REQUEST);
+                t.send_all(&[REQUEST[2], REQUEST[0], REQUEST[1]]).ignore_left();
+                t.expect_calls(&[1]).expect_connections(1);
+                assert_eq!(t.call(1).bytes, bytes, "{abort:?}, {come} packets: more was delivered");
+            }
+            // It is not deaf: the next call runs, once, unless the connection is over.
+            t.app(App::Echo).send("D n2 q1 [CL] \"next\"").send("D n2 q1 [CL] \"next\"");
+            match abort {
+                Abort::OfConnection => t.expect_calls(&[1]),
+                _ => t.expect_calls(&[1, 2]),
+            };
+        }
+    }
+}
