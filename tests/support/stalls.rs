@@ -36,10 +36,11 @@ pub fn our_patience(lost: u32) -> Duration {
     Duration::from_millis(1500) * 2u32.saturating_pow(lost.saturating_sub(1))
 }
 
-/// OpenAFS's, as far as it was seen: 3.2 s, doubled each time, and not the dead time twice.
+/// OpenAFS's, as far as it was seen: its server sends a reply again after 3.2 s, its client a request after 6.2 s and up to
+/// 8 s; doubled each time.
 pub fn openafs_patience(lost: u32) -> Duration {
-    let doubled = Duration::from_secs(5) * 2u32.saturating_pow(lost.saturating_sub(1));
-    doubled.min(Duration::from_secs(40))
+    let doubled = Duration::from_secs(10) * 2u32.saturating_pow(lost.saturating_sub(1));
+    doubled.min(Duration::from_secs(60))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
