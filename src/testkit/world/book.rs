@@ -182,7 +182,7 @@ impl Book {
     }
 
     /// The service is told that its client has the whole reply. So it may be by an ACK of all of it, or by the next
-    /// call on the channel (rx-calls.md 5.2, 6.3). While its client has the call, or had it to a good end, it has the
+    /// call on the channel (rx-calls.md 4.2, 6). While its client has the call, or had it to a good end, it has the
     /// reply then; the next call of one that has given it up tells the same and means less.
     pub fn acknowledged(&self, host: HostIndex, life: u32, id: u32, wholly: bool) {
         if wholly && self.lives(host, life) {
@@ -220,7 +220,7 @@ impl Book {
     pub fn check_end(&self) {
         for (id, record) in self.records.borrow().iter() {
             // Who gave up, died, or ran out of time may have had it all before it had read it: only the core says
-            // what it has (rx-calls.md 5.2: soft ACKs suffice). Whatever else fails a call fails it for want of it.
+            // what it has (rx-calls.md 4.2: soft ACKs suffice). Whatever else fails a call fails it for want of it.
             let may_be_acknowledged = match record.client {
                 Some(ClientEnd::Failed(failure)) => matches!(failure, CallFailure::Deadline(_)),
                 _ => true,

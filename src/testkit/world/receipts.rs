@@ -1,7 +1,7 @@
 //! What came of each call's packets, and what was acknowledged of them.
 //!
 //! Who acknowledges a packet has it; and who is told that all was acknowledged was told so by an ACK, or by the next
-//! call on the channel (rx-calls.md, "implicit end": a client begins one only when it is done with the last).
+//! call on the channel (rx-calls.md 6: a client begins one only when it is done with the last).
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -304,7 +304,7 @@ mod tests {
         arrives(&mut receipts, "D n1 q1 [] \"x\"");
         arrives(&mut receipts, "D n1 q2 [L] \"y\"");
         assert_eq!(receipts.proof(ID), Proof::NextCall);
-        // Soft ACKs suffice (rx-calls.md 5.2).
+        // Soft ACKs suffice (rx-calls.md 4.2).
         arrives(&mut receipts, "A n1 f2 p2 a[1] =DELAY [C]");
         assert_eq!(receipts.proof(ID), Proof::Acks);
         receipts.lives_again(server());
