@@ -66,20 +66,49 @@ pub(super) struct Known {
 
 /// What a connection or channel has told of its deadline. Every change to an earlier one must be told; one to a
 /// later is told with something that is sent anyway, or not at all: then the earlier fires, and finds nothing due.
+///
+/// Where calls follow each other closely, each brings a later deadline and then an earlier one again: there the
+/// later one is not told, so that the earlier needs no word, until what is known has fired.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Published(Option<Instant>);
+pub struct Published {
+    known: Option<Instant>,
+    later: Later,
+}
+
+/// What has become of the last word of a later deadline.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Later {
+    /// Nothing yet.
+    #[default]
+    Untold,
+    /// It is what is known.
+    Told,
+    /// It had to be taken back.
+    InVain,
+}
 
 impl Published {
     /// What is to be told now that the deadline is `deadline`; `sends` = something goes to the endpoint anyway.
     pub fn news(&mut self, deadline: Option<Instant>, sends: bool) -> Option<Instant> {
         let at = deadline?;
-        let is_news = self.0.is_none_or(|known| at < known || (sends && at > known));
-        is_news.then(|| *self.0.insert(at))
+        if let Some(known) = self.known {
+            if at < known {
+                if self.later == Later::Told {
+                    self.later = Later::InVain;
+                }
+            } else if at > known && sends && self.later != Later::InVain {
+                self.later = Later::Told;
+            } else {
+                return None;
+            }
+        }
+        self.known = Some(at);
+        self.known
     }
 
     /// It has fired: none is known any more.
     pub fn fired(&mut self) {
-        self.0 = None;
+        *self = Published::default();
     }
 }
 
@@ -186,5 +215,26 @@ mod tests {
         assert_eq!(published.news(None, true), None);
         published.fired();
         assert_eq!(published.news(at(20), false), at(20));
+    }
+
+    #[test]
+    fn a_later_deadline_that_had_to_be_taken_back_is_not_told_again_before_what_is_known_has_fired()
+    {
+        let start = Instant::now();
+        let at = |count| Some(start + ms(count));
+        let mut published = Published::default();
+        let calls = |published: &mut Published, from: u64| {
+            // A request comes, and its ACK may wait; the reply leaves, and may have to be sent again.
+            (0..10)
+                .map(|call| {
+                    let of_request = published.news(at(from + 100 + call), false);
+                    let of_reply = published.news(at(from + 350 + call), true);
+                    u32::from(of_request.is_some()) + u32::from(of_reply.is_some())
+                })
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(calls(&mut published, 0), [2, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
+        published.fired();
+        assert_eq!(calls(&mut published, 101), [2, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
     }
 }
