@@ -130,6 +130,23 @@ pub struct CongestionMemory {
     pub saw_loss: bool,
 }
 
+/// So much of the age of a window need not be told: it halves after a retransmission timeout without use, which is ten
+/// times as long.
+const CONGESTION_AGE_UNTOLD_MAX: Duration = Duration::from_millis(25);
+
+impl CongestionMemory {
+    /// Whether somebody who remembers `known` has to hear of this: it says more than that the window was in use
+    /// a moment ago. Where small calls follow each other, it does not.
+    pub fn is_news(&self, known: Option<&CongestionMemory>) -> bool {
+        known.is_none_or(|known| {
+            self.saw_loss
+                || self.window > known.window
+                || self.threshold != known.threshold
+                || self.at.saturating_duration_since(known.at) > CONGESTION_AGE_UNTOLD_MAX
+        })
+    }
+}
+
 /// What a channel learnt of its peer in one step; all empty where nothing was.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct PeerReport {
@@ -316,5 +333,20 @@ mod tests {
         );
         assert!(peer.may_send(now, 1, 1_000_000, Some(3)));
         assert!(!peer.may_send(now + Duration::from_secs(60), 1, 1, Some(3)), "the proof ends");
+    }
+
+    #[test]
+    fn a_window_that_is_known_is_told_again_when_it_has_aged_and_any_other_at_once() {
+        let now = Instant::now();
+        let ms = |count| now + Duration::from_millis(count);
+        let known = CongestionMemory { window: 10, threshold: 64, at: now, saw_loss: false };
+        let is_news = |memory: CongestionMemory| memory.is_news(Some(&known));
+        assert!(known.is_news(None));
+        assert!(!is_news(CongestionMemory { at: ms(25), ..known }));
+        assert!(is_news(CongestionMemory { at: ms(26), ..known }));
+        assert!(!is_news(CongestionMemory { window: 9, ..known }), "the greater stays");
+        assert!(is_news(CongestionMemory { window: 11, ..known }));
+        assert!(is_news(CongestionMemory { threshold: 63, ..known }));
+        assert!(is_news(CongestionMemory { window: 9, saw_loss: true, ..known }));
     }
 }

@@ -595,8 +595,11 @@ impl Channel {
             self.memory.last = call.number;
             self.memory.end = end;
             if call.send.has_sent() {
-                out.peer.congestion = Some(call.congestion.memory(now));
-                self.hint_mut().congestion = out.peer.congestion;
+                let memory = call.congestion.memory(now);
+                if memory.is_news(self.hint.congestion.as_ref()) {
+                    out.peer.congestion = Some(memory);
+                    self.hint_mut().congestion = out.peer.congestion;
+                }
             }
             out.events.push(Event::CallEnded(event::CallEnded {
                 role: self.role,
