@@ -13,11 +13,11 @@ use super::local_endpoint::Outbox;
 use super::marks::{Mark, Watch, dawdle};
 use super::messages::{
     AskIdle, Begin, CallCommand, CallKey, CancelBegun, CancelCall, ChannelSays, Close,
-    ConnectionSays, Drain, Due, IdleSince, Inspect, MoreRoom, Output, Packets, PathSized,
-    RunningCall, StartCall, Turn, Unreachable,
+    ConnectionSays, Drain, Due, IdleSince, Inspect, MoreRoom, Packets, PathSized, RunningCall,
+    StartCall, Turn, Unreachable,
 };
 use super::snapshot::{ChannelSnapshot, SnapshotPart};
-use super::step::StepOutput;
+use super::step::{StepOutput, spare_output};
 use crate::client::port::ClientPort;
 use crate::proto::channel::{self, ChannelMemory, Command, Notice};
 use crate::proto::connection::ConnectionToChannel;
@@ -173,30 +173,26 @@ impl Channel {
         {
             return;
         }
-        let datagrams = self.out.take_datagrams();
+        let whose = Waker::Channel(self.route, self.index);
+        let mut output = spare_output(whose, self.origin);
+        self.out.take_datagrams(&mut output.datagrams);
         let out = self.out.get();
-        // An endpoint that is gone wants nothing more.
-        let _ = self.outbox.send(Output {
-            whose: Waker::Channel(self.route, self.index),
-            origin: self.origin,
-            datagrams,
-            events: if out.events.is_empty() {
-                Vec::new()
-            } else {
-                std::mem::take(&mut out.events)
-            },
-            tally: std::mem::take(&mut self.tally),
-            peer: std::mem::take(&mut out.peer),
-            holding: out.holding.take(),
-            turn: out.turn.take(),
-            deadline,
-            brief: Some(ChannelBrief {
-                number: self.core.call_number(),
-                state: self.core.state(),
-                serial: self.core.last_serial(),
-                sealed: self.core.sealed_traffic(),
-            }),
+        output.events.append(&mut out.events);
+        output.tally = std::mem::take(&mut self.tally);
+        if !out.peer.is_empty() {
+            output.peer = Some(std::mem::take(&mut out.peer));
+        }
+        output.holding = out.holding.take();
+        output.turn = out.turn.take();
+        output.deadline = deadline;
+        output.brief = Some(ChannelBrief {
+            number: self.core.call_number(),
+            state: self.core.state(),
+            serial: self.core.last_serial(),
+            sealed: self.core.sealed_traffic(),
         });
+        // An endpoint that is gone wants nothing more.
+        let _ = self.outbox.send(output);
     }
 
     fn deliver(&mut self, now: Instant, tag: CallTag, notice: Notice) {

@@ -15,15 +15,16 @@ use super::local_endpoint::{LocalEndpoint, Outbox, Target};
 use super::marks::Mark;
 use super::messages::{
     AskIdle, Begin, CallKey, CancelBegun, CancelCall, ChannelReplaced, ChannelSays, Close,
-    ConnectionSays, Control, Drain, Draining, Due, IdleSince, Inspect, Output, Secured, StartCall,
+    ConnectionSays, Control, Drain, Draining, Due, IdleSince, Inspect, Secured, StartCall,
     VerificationDone,
 };
 use super::snapshot::{ConnectionSnapshot, SnapshotPart};
+use super::step::spare_output;
 use crate::client::port::ClientPort;
 use crate::proto::CallFailure;
 use crate::proto::channel::{self, ChannelMemory, ChannelSetup, Start};
 use crate::proto::connection::{self, ConnectionOutput, ConnectionToChannel, WaitKey};
-use crate::proto::event::{CallTally, Origin};
+use crate::proto::event::Origin;
 use crate::proto::peer::PeerReport;
 use crate::proto::router::{Published, RouteId, Waker};
 use crate::wire::{AbortCode, ChannelIndex};
@@ -258,19 +259,15 @@ impl Connection {
         if deadline.is_none() && out.datagrams.is_empty() && out.events.is_empty() && !out.proved {
             return;
         }
+        let mut output = spare_output(Waker::Connection(self.route), self.origin);
+        output.datagrams = out.datagrams.take();
+        output.events.append(&mut out.events);
+        if std::mem::take(&mut out.proved) {
+            output.peer = Some(PeerReport { proved: true, ..PeerReport::default() });
+        }
+        output.deadline = deadline;
         // An endpoint that is gone wants nothing more.
-        let _ = self.outbox.send(Output {
-            whose: Waker::Connection(self.route),
-            origin: self.origin,
-            datagrams: out.datagrams.take(),
-            events: std::mem::take(&mut out.events),
-            tally: CallTally::default(),
-            peer: PeerReport { proved: std::mem::take(&mut out.proved), ..PeerReport::default() },
-            holding: None,
-            turn: None,
-            deadline,
-            brief: None,
-        });
+        let _ = self.outbox.send(output);
     }
 
     /// Tells the endpoint, closes the channels, and stops when the last of them is gone.

@@ -26,6 +26,7 @@ use super::messages::{
     Unreachable, Wake,
 };
 use super::snapshot::SnapshotPart;
+use super::step::give_back_output;
 use crate::error::{CloseReason, ConnectError, ShutdownReport};
 use crate::net::Network;
 use crate::proto::channel::{ChannelMemory, ChannelSetup, Security};
@@ -97,7 +98,7 @@ pub struct LocalEndpoint {
     gathered: Option<((RouteId, ChannelIndex), Packets)>,
     shares: Shares,
     /// What connections and channels put out: a queue of its own, which costs a third of a message.
-    outputs: mpsc::UnboundedReceiver<Output>,
+    outputs: mpsc::UnboundedReceiver<Box<Output>>,
     outbox: Outbox,
     /// Our own address; made with the first connection.
     own: Option<ArcAddr<LocalEndpoint>>,
@@ -115,7 +116,7 @@ pub struct LocalEndpoint {
 
 /// Where connections and channels put [`Output`]. It is taken before anything else that they, or anybody, has
 /// said later: see [`LocalEndpoint::take_outputs`].
-pub(crate) type Outbox = mpsc::UnboundedSender<Output>;
+pub(crate) type Outbox = mpsc::UnboundedSender<Box<Output>>;
 
 /// A shutdown under way.
 struct Ending {
@@ -568,32 +569,42 @@ impl LocalEndpoint {
     /// Takes what connections and channels have put out. First in every turn and every handler: whoever put it
     /// out may have caused, right behind it, what is handled now.
     fn take_outputs(&mut self, own: impl Fn() -> Addr<LocalEndpoint>) {
-        while let Ok(output) = self.outputs.try_recv() {
-            self.take_output(output, &own);
+        if let Ok(output) = self.outputs.try_recv() {
+            let now = now();
+            self.take_output(now, output, &own);
+            while let Ok(output) = self.outputs.try_recv() {
+                self.take_output(now, output, &own);
+            }
         }
     }
 
-    fn take_output(&mut self, output: Output, own: impl Fn() -> Addr<LocalEndpoint>) {
+    fn take_output(
+        &mut self,
+        now: Instant,
+        mut output: Box<Output>,
+        own: impl Fn() -> Addr<LocalEndpoint>,
+    ) {
         let (Waker::Connection(route) | Waker::Channel(route, _)) = output.whose;
-        if !output.datagrams.is_empty() || !output.peer.is_empty() {
-            let now = now();
-            self.router.learn(now, route, &output.peer);
-            self.egress.push(now, route, output.datagrams, &mut self.router);
+        if let Some(report) = &output.peer {
+            self.router.learn(now, route, report);
+        }
+        if !output.datagrams.is_empty() {
+            self.egress.push(now, route, &mut output.datagrams, &mut self.router);
         }
         self.router.counters_mut().add(&output.tally);
-        for event in &output.events {
-            self.router.record(route, event);
+        for event in output.events.drain(..) {
+            self.router.record(route, &event);
             if let (
                 Event::CallEnded(CallEnded { outcome: Err(CallFailure::Closed), .. }),
                 Some(ending),
-            ) = (event, &mut self.ending)
+            ) = (&event, &mut self.ending)
             {
                 ending.report.calls_cut += 1;
             }
-            self.tell(output.origin, event);
+            self.tell(output.origin, &event);
         }
         if let (Waker::Channel(_, channel), Some(holding)) = (output.whose, output.holding) {
-            self.router.note_holding(now(), route, channel, holding);
+            self.router.note_holding(now, route, channel, holding);
             self.take_router_output();
         }
         if let (Waker::Channel(_, channel), Some(word)) = (output.whose, output.turn) {
@@ -605,6 +616,7 @@ impl LocalEndpoint {
             self.router.set_brief(route, channel, brief);
         }
         self.router.set_deadline(output.whose, output.deadline);
+        give_back_output(output);
     }
 }
 

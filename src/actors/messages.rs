@@ -135,7 +135,8 @@ pub struct Close;
 #[rtype(result = "()")]
 pub struct Drain;
 
-/// Connection or channel to endpoint: what one step put out. Not in its mailbox, but in a queue beside it.
+/// Connection or channel to endpoint: what one step put out. Not in its mailbox, but in a queue beside it; written and
+/// read where it is, since moving it costs more than all the rest of its way.
 #[derive(Debug)]
 pub struct Output {
     /// Whose.
@@ -149,7 +150,7 @@ pub struct Output {
     /// Calls begun and ended that no event tells of.
     pub tally: CallTally,
     /// To the memory of the peer.
-    pub peer: PeerReport,
+    pub peer: Option<PeerReport>,
     /// What a channel holds, where that changed much.
     pub holding: Option<Holding>,
     /// Whether a channel's call waits for its service.
@@ -158,6 +159,37 @@ pub struct Output {
     pub deadline: Option<Instant>,
     /// What a channel is at.
     pub brief: Option<ChannelBrief>,
+}
+
+/// Room for events that an emptied [`Output`] keeps.
+const EVENTS_KEPT_MAX: usize = 16;
+
+impl Output {
+    /// None yet.
+    pub fn new(whose: Waker, origin: Origin) -> Output {
+        Output {
+            whose,
+            origin,
+            datagrams: Datagrams::default(),
+            events: Vec::new(),
+            tally: CallTally::default(),
+            peer: None,
+            holding: None,
+            turn: None,
+            deadline: None,
+            brief: None,
+        }
+    }
+
+    /// Empties it for the next; `false` if something is left in it, or more memory than is worth keeping.
+    pub fn clear(&mut self) -> bool {
+        let Output { whose: _, origin: _, datagrams, events, tally, .. } = self;
+        let is_taken = datagrams.byte_count() == 0 && events.is_empty();
+        *tally = CallTally::default();
+        (self.peer, self.holding, self.turn) = (None, None, None);
+        (self.deadline, self.brief) = (None, None);
+        is_taken && self.events.capacity() <= EVENTS_KEPT_MAX
+    }
 }
 
 /// Connection to endpoint: nothing more shall come; the route's key stays taken until the lease ends.

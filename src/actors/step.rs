@@ -3,11 +3,14 @@
 //! Every channel needs the same memory in each step and none between two steps, so the channels of a thread have one
 //! between them: it is in the processor's cache already, and an idle channel is small. So have their datagrams, until
 //! these have left: the endpoint gives the buffers back. What is handed on is empty, so no channel can learn of another
-//! by it.
+//! by it. The same goes for the messages in which output goes to the endpoint.
 
 use std::cell::Cell;
 
+use super::messages::Output;
 use crate::proto::channel::{ChannelOutput, Notice};
+use crate::proto::event::Origin;
+use crate::proto::router::Waker;
 use crate::proto::{CallTag, Datagrams};
 
 thread_local! {
@@ -15,10 +18,15 @@ thread_local! {
     static SPARE: Cell<Option<Box<Step>>> = const { Cell::new(None) };
     /// Empty buffers of datagrams that have left.
     static BUFFERS: Cell<Vec<Vec<u8>>> = const { Cell::new(Vec::new()) };
+    /// Messages that the endpoint has taken all out of.
+    #[allow(clippy::vec_box, reason = "they are sent as they are")]
+    static OUTPUTS: Cell<Vec<Box<Output>>> = const { Cell::new(Vec::new()) };
 }
 
 /// Most buffers that are kept: about as many as wait for one turn of the endpoint.
 const BUFFERS_MAX: usize = 64;
+/// Most messages that are kept, likewise.
+const OUTPUTS_MAX: usize = 64;
 /// Largest buffer that is kept: some small datagrams joined.
 const BUFFER_BYTES_MAX: usize = 8 * 1024;
 
@@ -50,6 +58,38 @@ fn with_buffers<T>(with: impl FnOnce(&mut Vec<Vec<u8>>) -> T) -> Option<T> {
         .ok()
 }
 
+/// A message that has nothing to tell yet.
+pub(super) fn spare_output(whose: Waker, origin: Origin) -> Box<Output> {
+    let spare = OUTPUTS.try_with(|kept| {
+        let mut outputs = kept.take();
+        let spare = outputs.pop();
+        kept.set(outputs);
+        spare
+    });
+    match spare.ok().flatten() {
+        Some(mut output) => {
+            output.whose = whose;
+            output.origin = origin;
+            output
+        }
+        None => Box::new(Output::new(whose, origin)),
+    }
+}
+
+/// The endpoint has taken all that it told.
+pub(super) fn give_back_output(mut output: Box<Output>) {
+    if output.clear() {
+        // For a thread that ends there are none any more.
+        let _ = OUTPUTS.try_with(|kept| {
+            let mut outputs = kept.take();
+            if outputs.len() < OUTPUTS_MAX {
+                outputs.push(output);
+            }
+            kept.set(outputs);
+        });
+    }
+}
+
 /// See the module. It is there from a step's first output on, until all of it is taken.
 #[derive(Default)]
 pub(super) struct StepOutput(Option<Box<Step>>);
@@ -72,13 +112,13 @@ impl StepOutput {
         self.0.get_or_insert_with(spare)
     }
 
-    /// What goes to the network; what the next step sends has another buffer.
-    pub fn take_datagrams(&mut self) -> Datagrams {
+    /// Moves what goes to the network; what the next step sends has another buffer.
+    pub fn take_datagrams(&mut self, into: &mut Datagrams) {
         let datagrams = &mut self.get().datagrams;
-        if datagrams.is_empty() {
-            return Datagrams::default();
+        if !datagrams.is_empty() {
+            std::mem::swap(datagrams, into);
+            datagrams.furnish(spare_buffer);
         }
-        std::mem::replace(datagrams, Datagrams::within(spare_buffer()))
     }
 
     /// The step is over: its memory is the next one's, whosever that is.
@@ -92,6 +132,10 @@ impl StepOutput {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::TurnWord;
+    use crate::proto::config::EndpointConfig;
+    use crate::proto::router::{Identity, Router, RouterOutput};
+    use crate::wire::{Cid, Epoch, SecurityIndex, ServiceId};
 
     #[test]
     fn a_buffer_whose_datagrams_have_left_is_the_next_steps_and_large_ones_are_not_kept() {
@@ -120,5 +164,27 @@ mod tests {
         two.conclude();
         assert_eq!(one.get().notices.len(), 0, "another's");
         assert_eq!(two.get().notices.len(), 1, "its own");
+    }
+
+    #[test]
+    fn a_message_comes_back_empty_and_one_with_much_memory_is_not_kept() {
+        let identity = Identity { epoch: Epoch(1), first_cid: Cid(4), hash_seed: 1 };
+        let now = std::time::Instant::now();
+        let mut router = Router::<()>::new(EndpointConfig::default().into(), identity, now);
+        let ids = router.allocate(ServiceId(1), SecurityIndex::NULL);
+        let peer = ([10, 0, 0, 1], 7000).into();
+        let route = router.insert_client(now, ids, peer, (), &mut RouterOutput::default());
+        let origin = |cid| Origin { epoch: Epoch(1), cid: Cid(cid) };
+        let mut output = spare_output(Waker::Connection(route), origin(4));
+        output.turn = Some(TurnWord::Gone);
+        output.tally.good = 1;
+        let at = &raw const *output;
+        give_back_output(output);
+        let mut output = spare_output(Waker::Connection(route), origin(8));
+        assert_eq!((&raw const *output, output.origin.cid), (at, Cid(8)));
+        assert!(output.turn.is_none() && output.tally.good == 0);
+        output.events.reserve(100);
+        give_back_output(output);
+        assert_eq!(spare_output(Waker::Connection(route), origin(4)).events.capacity(), 0);
     }
 }

@@ -37,10 +37,12 @@ pub const BATCH_SEGMENTS_MAX: usize = 64;
 pub const BATCH_BYTES_MAX: usize = 65_000;
 
 impl Datagrams {
-    /// None, in an empty buffer that has been used before.
-    pub fn within(buffer: Vec<u8>) -> Datagrams {
-        debug_assert!(buffer.is_empty());
-        Datagrams { bytes: buffer, ..Datagrams::default() }
+    /// Takes an empty buffer that has been used before, where there are no datagrams and no memory.
+    pub fn furnish(&mut self, buffer: impl FnOnce() -> Vec<u8>) {
+        if self.bytes.capacity() == 0 {
+            self.bytes = buffer();
+            debug_assert!(self.bytes.is_empty());
+        }
     }
 
     /// Starts a datagram with `header`; the caller appends the payload to the returned buffer, then calls

@@ -98,7 +98,7 @@ impl Egress {
         &mut self,
         now: Instant,
         route: RouteId,
-        mut datagrams: Datagrams,
+        datagrams: &mut Datagrams,
         router: &mut Router<T>,
     ) {
         if let Some((batch, bytes)) = datagrams.take_only_batch() {
@@ -108,7 +108,7 @@ impl Egress {
             return self.enqueue(to, batch, bytes);
         }
         let is_small = datagrams.byte_count() <= JOIN_BYTES_MAX;
-        let (mut bytes, batches) = datagrams.into_parts();
+        let (mut bytes, batches) = datagrams.take().into_parts();
         for batch in batches {
             let bytes = bytes.split_to(batch.len);
             let Some(to) = router.admit(now, route, batch.count, &bytes) else { continue };

@@ -10,6 +10,7 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use actix::fut::ActorFuture;
 use actix::{Addr, Handler};
@@ -30,12 +31,13 @@ use crate::proto::{DropReason, NetworkProblem};
 const IPV4_UDP_HEADERS: u32 = 28;
 const IPV6_UDP_HEADERS: u32 = 48;
 
-/// Where a batch is from.
+/// Where a batch is from, and when it is handed over.
 #[derive(Clone, Copy)]
 struct Source {
     from: std::net::SocketAddr,
     /// Whether another shard has received, and counted, it.
     is_sibling: bool,
+    now: Instant,
 }
 
 /// See the module.
@@ -103,7 +105,7 @@ impl ActorFuture<LocalEndpoint> for ReceiveLoop {
         endpoint.take_outputs(|| this.own.clone());
         // To be woken for more.
         while let Poll::Ready(Some(output)) = endpoint.outputs.poll_recv(task) {
-            endpoint.take_output(output, || this.own.clone());
+            endpoint.take_output(now(), output, || this.own.clone());
         }
         endpoint.flush(task);
         for _ in 0..endpoint.config.receives_per_turn {
@@ -222,14 +224,19 @@ impl LocalEndpoint {
 
     /// Hands over one share of what was received; whether nothing of it is left.
     fn take_share(&mut self, unread: &mut Unread, own: &Addr<LocalEndpoint>) -> bool {
+        if unread.batch.is_empty() {
+            return true;
+        }
+        let now = now();
         let mut left = unread.share;
         while left > 0
             && let Some(incoming) = unread.batch.get(unread.next)
         {
             match incoming {
                 Incoming::Datagrams { from, data, stride } => {
-                    let from = Source { from: *from, is_sibling: unread.lender.is_some() };
-                    self.route(from, data, *stride, &mut unread.at, &mut left, own);
+                    let is_sibling = unread.lender.is_some();
+                    let source = Source { from: *from, is_sibling, now };
+                    self.route(source, data, *stride, &mut unread.at, &mut left, own);
                     if unread.at < data.len() {
                         break;
                     }
@@ -273,8 +280,7 @@ impl LocalEndpoint {
         left: &mut usize,
         own: &Addr<LocalEndpoint>,
     ) {
-        let now = now();
-        let Source { from, is_sibling } = source;
+        let Source { from, is_sibling, now } = source;
         if *at == 0 {
             if is_sibling {
                 self.router.begin_forwarded();
