@@ -146,7 +146,11 @@ impl Referee {
             // He keeps no rules, so that none holds for what he is answered.
             return;
         }
-        let packets = check_jumbo(&header, datagram).unwrap_or(1) as u32;
+        // The flag means something else in an ACK, and a padded one is long enough to be taken for two.
+        let packets = match header.packet_type {
+            PacketType::Data => check_jumbo(&header, datagram).unwrap_or(1) as u32,
+            _ => 1,
+        };
         let times = self.check_serial(now, life, (from, to), &header, packets);
         if header.packet_type == PacketType::Busy && self.is_busy_wrong {
             self.blame(|| format!("{from} answered call {} with BUSY", header.call_number));
