@@ -5,8 +5,8 @@
 //! many of them, and one ACK answers all.
 //!
 //! A rest is a delay for whatever else comes, so only bulk is left to gather, and only what comes in single packets
-//! and quick succession. It is no longer than a part of the peer's window takes, and gets shorter where less comes
-//! in a time than before: then the peer waits for our ACKs.
+//! and quick succession. It is no longer than a part of the peer's window takes, and gets shorter again where a
+//! longer one brought no more: then the peer waits for our ACKs.
 
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
@@ -30,9 +30,9 @@ const WANTED_DATAGRAMS: RangeInclusive<usize> = 18..=26;
 const FIRST: Duration = Duration::from_micros(30);
 const SHORTEST: Duration = Duration::from_micros(10);
 /// Rests of a round; after each round they may get longer or shorter.
-const ROUND: u32 = 8;
-/// Rounds in which they do not get longer after less had come.
-const CAUTION: u32 = 16;
+const ROUND: u32 = 16;
+/// Rounds in which they do not get longer again, after longer ones had brought no more.
+const CAUTION: u32 = 8;
 
 /// When to rest, and for how long. One for all that comes to a socket.
 #[derive(Debug)]
@@ -44,14 +44,13 @@ pub struct Moderation {
     last: Option<Instant>,
     /// While there is a rest after each receive.
     round: Option<Round>,
-    /// Datagrams a second of the best round, forgotten by and by.
-    best: u64,
+    /// Datagrams of the round before, if its rests were shorter.
+    shorter: Option<usize>,
     caution: u32,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Round {
-    began: Instant,
     rests: u32,
     datagrams: usize,
 }
@@ -65,7 +64,7 @@ impl Moderation {
             streak: 0,
             last: None,
             round: None,
-            best: 0,
+            shorter: None,
             caution: 0,
         }
     }
@@ -92,7 +91,7 @@ impl Moderation {
             Some(round) => {
                 round.rests += 1;
                 round.datagrams += datagrams;
-                if round.rests == ROUND { self.end_round(now()) } else { Some(self.rest) }
+                if round.rests == ROUND { self.end_round() } else { Some(self.rest) }
             }
             None => self.begin(datagrams, now()),
         }
@@ -106,6 +105,7 @@ impl Moderation {
 
     fn stop(&mut self) {
         self.round = None;
+        self.shorter = None;
         self.streak = 0;
         self.last = None;
     }
@@ -121,17 +121,16 @@ impl Moderation {
         if self.streak < STREAK {
             return None;
         }
-        self.round = Some(Round { began: now, rests: 0, datagrams: 0 });
+        self.round = Some(Round::default());
         Some(self.rest)
     }
 
-    fn end_round(&mut self, now: Instant) -> Option<Duration> {
-        let round = self.round.replace(Round { began: now, rests: 0, datagrams: 0 })?;
-        let took = now.saturating_duration_since(round.began).as_micros().max(1) as u64;
-        let rate = round.datagrams as u64 * 1_000_000 / took;
-        let each = round.datagrams / ROUND as usize;
+    fn end_round(&mut self) -> Option<Duration> {
+        let datagrams = self.round.replace(Round::default())?.datagrams;
+        let each = datagrams / ROUND as usize;
         self.caution = self.caution.saturating_sub(1);
-        if rate < self.best - self.best / 8 {
+        // A third longer, at the least, should bring more than an eighth more, whatever timer and wake take besides.
+        if self.shorter.take().is_some_and(|shorter| datagrams <= shorter + shorter / 8) {
             self.rest = (self.rest / 2).max(SHORTEST);
             self.caution = CAUTION;
         } else if each > *WANTED_DATAGRAMS.end() {
@@ -141,10 +140,13 @@ impl Moderation {
                 return None;
             }
             self.rest = (self.rest * 3 / 4).max(SHORTEST);
-        } else if each < *WANTED_DATAGRAMS.start() && self.caution == 0 {
-            self.rest = (self.rest * 5 / 4).min(self.longest);
+        } else if each < *WANTED_DATAGRAMS.start()
+            && self.caution == 0
+            && self.rest * 4 / 3 <= self.longest
+        {
+            self.shorter = Some(datagrams);
+            self.rest = (self.rest * 3 / 2).min(self.longest);
         }
-        self.best = rate.max(self.best - self.best / 32);
         Some(self.rest)
     }
 }
@@ -205,19 +207,13 @@ mod tests {
         moderation
     }
 
-    /// A round of rests, `took` each, that bring `each`; the last answer.
-    fn round(
-        moderation: &mut Moderation,
-        now: &mut Instant,
-        each: usize,
-        took: u64,
-    ) -> Option<Duration> {
-        let mut last = None;
-        for _ in 0..ROUND {
-            *now += micros(took);
-            last = receive(moderation, each, *now);
-        }
-        last
+    /// A round of rests that bring `each`; the last answer.
+    fn round(moderation: &mut Moderation, each: usize) -> Option<Duration> {
+        let data = data();
+        let batches = || vec![(&data[..], 1440); each];
+        let rests: Vec<_> =
+            (0..ROUND).map(|_| moderation.rest_after(batches(), || unreachable!())).collect();
+        rests.last().copied().flatten()
     }
 
     #[test]
@@ -268,44 +264,39 @@ mod tests {
 
     #[test]
     fn rests_get_longer_until_they_bring_more_than_half_a_window_of_openafs() {
-        let mut now = Instant::now();
-        let mut moderation = begun(now);
-        assert_eq!(round(&mut moderation, &mut now, 8, 60), Some(Duration::from_nanos(37_500)));
-        for each in 9..=17 {
-            round(&mut moderation, &mut now, each, 60);
-        }
-        assert_eq!(moderation.rest, LONGEST, "no longer than that");
-        assert_eq!(round(&mut moderation, &mut now, 18, 60), Some(LONGEST));
-        assert_eq!(round(&mut moderation, &mut now, 26, 60), Some(LONGEST));
-        assert_eq!(round(&mut moderation, &mut now, 27, 60), Some(micros(75)));
+        let mut moderation = begun(Instant::now());
+        assert_eq!(round(&mut moderation, 8), Some(micros(45)));
+        assert_eq!(round(&mut moderation, 10), Some(Duration::from_nanos(67_500)));
+        assert_eq!(round(&mut moderation, 13), Some(LONGEST));
+        assert_eq!(round(&mut moderation, 17), Some(LONGEST), "no longer than that");
+        assert_eq!(round(&mut moderation, 18), Some(LONGEST));
+        assert_eq!(round(&mut moderation, 26), Some(LONGEST));
+        assert_eq!(round(&mut moderation, 27), Some(micros(75)));
+        assert_eq!(round(&mut moderation, 20), Some(micros(75)));
     }
 
     /// A peer with a window of 8 packets stops until we answer: longer rests bring no more.
     #[test]
     fn a_peer_that_waits_for_us_gets_its_answers_sooner() {
-        let mut now = Instant::now();
-        let mut moderation = begun(now);
-        let mut greatest = Duration::ZERO;
-        for _ in 0..200 {
-            let rest = moderation.rest;
-            greatest = greatest.max(rest);
-            let took = 20 + u64::try_from(rest.as_micros()).unwrap();
-            round(&mut moderation, &mut now, 8, took);
+        let mut moderation = begun(Instant::now());
+        assert_eq!(round(&mut moderation, 8), Some(micros(45)));
+        assert_eq!(round(&mut moderation, 9), Some(Duration::from_nanos(22_500)));
+        let (mut rests, rounds) = (Duration::ZERO, 900);
+        for _ in 0..rounds {
+            rests += round(&mut moderation, 8).unwrap();
         }
-        assert!(greatest < micros(60), "{greatest:?}");
-        assert!(moderation.rest < micros(45), "{:?}", moderation.rest);
+        assert!(rests / rounds < micros(20), "{:?}", rests / rounds);
     }
 
     #[test]
     fn what_comes_faster_than_the_shortest_rest_can_divide_is_taken_as_it_comes() {
-        let mut now = Instant::now();
-        let mut moderation = begun(now);
+        let mut moderation = begun(Instant::now());
         let mut rounds = 0;
-        while round(&mut moderation, &mut now, 32, 60).is_some() {
+        while round(&mut moderation, 32).is_some() {
             rounds += 1;
             assert!(rounds < 10);
         }
-        assert_eq!(receive(&mut moderation, 32, now), None);
+        assert_eq!(receive(&mut moderation, 32, Instant::now()), None);
     }
 
     #[test]
