@@ -1,11 +1,12 @@
-//! A datagram reaches its host: one that is right, or a server that is broken on purpose.
+//! A datagram reaches its host.
 
 use bytes::Bytes;
-use rxrpc::proto::channel::{Channel, ChannelMemory, ChannelOutput, Run};
-use rxrpc::proto::{CallState, Role};
-use rxrpc::wire::{CallNumber, Flags, HEADER_LEN, Header, PacketType};
+use rxrpc::proto::Role;
+use rxrpc::proto::channel::{Channel, ChannelOutput, Run};
+use rxrpc::wire::Header;
 
-use crate::alike::next_serial;
+use crate::bounds::Flaw;
+use crate::flaws::is_ack;
 use crate::physics::Physics;
 use crate::rules::Rule;
 use crate::story::Story;
@@ -14,9 +15,8 @@ use crate::world::{Flight, Host, World, fingerprint};
 impl Physics {
     /// A datagram has reached its host.
     pub fn arrive(&self, world: &mut World, flight: Flight, story: &mut Story) {
-        let is_ack = Header::decode(&flight.datagram)
-            .is_some_and(|header| header.packet_type == PacketType::Ack);
-        if self.bounds.broken.ack_queue && flight.to == Role::Server && is_ack {
+        if self.bounds.has(Flaw::AckQueue) && flight.to == Role::Server && is_ack(&flight.datagram)
+        {
             world.parked.push(flight);
         } else {
             self.receive(world, &flight, story);
@@ -25,24 +25,24 @@ impl Physics {
 
     /// A host looks at a datagram.
     pub fn receive(&self, world: &mut World, flight: &Flight, story: &mut Story) {
-        let Some(mut header) = Header::decode(&flight.datagram) else {
+        let Some(header) = Header::decode(&flight.datagram) else {
             return world.break_rule(Some(Rule::HonestPacketRefused));
         };
         let role = flight.to;
-        let mut datagram = flight.datagram.to_vec();
-        if role == Role::Server {
-            if self.bounds.broken.no_implicit_end && self.is_refused(&world.server, &header) {
-                return self.refuse(world, header, story);
+        let Some(datagram) = self.misread(world, role, header, &flight.datagram, story) else {
+            return;
+        };
+        // Without the check of call numbers none is old.
+        let number = match self.bounds.has(Flaw::NoNumberCheck) {
+            true => {
+                Header::decode(&datagram).map_or(header.call_number, |header| header.call_number)
             }
-            if self.bounds.broken.no_number_check {
-                self.forget_numbers(world.host_mut(role), &mut header);
-                datagram[..HEADER_LEN].copy_from_slice(&header.encode());
-            }
-        }
+            false => header.call_number,
+        };
         let host = world.host_mut(role);
-        host.obligations.receive(&datagram);
+        host.obligations.receive(&flight.datagram);
         let hint = host.hint;
-        let is_old = header.call_number < host.channel.call_number();
+        let is_old = number < host.channel.call_number();
         let nothing = is_old.then(|| self.after_nothing(host));
         let run = Run { stride: datagram.len(), data: Bytes::from(datagram) };
         let mut acts = false;
@@ -80,42 +80,6 @@ impl Physics {
         let run = Run { data: Bytes::new(), stride: 1 };
         channel.handle_run(self.now, &host.hint, &run, &mut out);
         outcome(&channel, &out)
-    }
-
-    /// Without the implicit end, a call that waits for its final ACK keeps the next one out.
-    fn is_refused(&self, server: &Host, header: &Header) -> bool {
-        header.packet_type == PacketType::Data
-            && header.call_number > server.channel.call_number()
-            && server.channel.state() == Some(CallState::ServerAwaitAck)
-    }
-
-    fn refuse(&self, world: &mut World, header: Header, story: &mut Story) {
-        self.drive(world, Role::Server, story, |channel, out| {
-            let (packet_type, serial) = (PacketType::Busy, next_serial(channel));
-            let (flags, seq) = (Flags::NONE, Default::default());
-            let busy = Header { packet_type, serial, flags, seq, ..header };
-            out.datagrams.push(&busy, &[]);
-        });
-    }
-
-    /// Without the check of call numbers, a packet belongs to the present call, or begins one.
-    fn forget_numbers(&self, server: &mut Host, header: &mut Header) {
-        let channel = &server.channel;
-        if channel.state().is_some() {
-            header.call_number = channel.call_number();
-        } else if header.packet_type == PacketType::Data {
-            let last = CallNumber(header.call_number.0 - 1);
-            let memory = ChannelMemory { last, tag: channel.tag(), ..ChannelMemory::default() };
-            let mut forgetful = self.new_channel(Role::Server, server.hint, memory);
-            let next = next_serial(&mut channel.fork());
-            let mut is_first = true;
-            forgetful.each_serial(&mut |_, serial| {
-                if std::mem::take(&mut is_first) {
-                    *serial = next;
-                }
-            });
-            server.replace(forgetful);
-        }
     }
 }
 

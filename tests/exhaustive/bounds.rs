@@ -45,20 +45,50 @@ pub struct Bounds {
     /// Whether a server takes a channel over from a call that still runs.
     pub takeover: bool,
     /// What is broken.
-    pub broken: Broken,
+    pub flaws: &'static [Flaw],
 }
 
-/// Ways in which the server is made wrong, outside of its core.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Broken {
-    /// DATA of the next call does not end the present one: it is answered with BUSY.
-    pub no_implicit_end: bool,
-    /// Call numbers are not compared: packets are taken for the present call, or begin one.
-    pub no_number_check: bool,
-    /// ACKs wait in a queue of their own: the race of 2014.
-    pub ack_queue: bool,
+/// A way in which a host is made wrong, outside of its core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    /// Server: DATA of the next call does not end the present one: it is answered with BUSY.
+    NoImplicitEnd,
+    /// Server: call numbers are not compared: packets are taken for the present call, or begin one.
+    NoNumberCheck,
+    /// Server: ACKs wait in a queue of their own: the race of 2014.
+    AckQueue,
     /// The client begins a call only when the final ACK of the one before has left, as it was in 2014.
-    pub client_acks_first: bool,
+    ClientAcksFirst,
+    /// Server: a request is put together in the order in which its packets come.
+    NoSequenceCheck,
+    /// Server: an idle channel numbers a call that comes by itself.
+    CountsCalls,
+    /// Server: what an ACK says has come counts as if all before it had.
+    SoftIsHard,
+    /// Server: any ACK opens the window by eight packets.
+    WideWindow,
+    /// Server: an ACK of an earlier call counts for the present one.
+    OldAcksCount,
+    /// Server: a packet of an earlier call is answered with an ABORT of the present one.
+    AbortsForOld,
+    /// Server: the serial of DATA is its seq.
+    SerialIsSeq,
+    /// Server: an ACK of what had come already begins with the first packet.
+    DuplicatesReset,
+    /// Server: each packet of a reply says that it is the last.
+    AlwaysLast,
+    /// Server: the service hears of its next call before the end of the one before.
+    EndsToldLate,
+    /// Server: nobody looks after what is in flight.
+    NoRetransmission,
+    /// Server: the retransmission timer sends nothing.
+    EmptyRetransmission,
+    /// Client: ACKs wait in a queue of their own before they leave.
+    AcksLeaveLate,
+    /// Client: nothing is acknowledged of a call that is over.
+    NoFinalAck,
+    /// Client: the end of an ACK is not read.
+    CutAcks,
 }
 
 impl Bounds {
@@ -80,8 +110,13 @@ impl Bounds {
             eager: false,
             reach: false,
             takeover: true,
-            broken: Broken::default(),
+            flaws: &[],
         }
+    }
+
+    /// Whether this is broken.
+    pub fn has(&self, flaw: Flaw) -> bool {
+        self.flaws.contains(&flaw)
     }
 
     /// Bounds as words: `calls=11+21p` (packets of request and reply; `p` = piecewise), and each other field

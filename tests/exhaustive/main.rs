@@ -4,7 +4,9 @@ mod alike;
 mod apps;
 mod arrivals;
 mod bounds;
+mod failing;
 mod fair;
+mod flaws;
 mod kept;
 mod physics;
 mod rules;
@@ -14,8 +16,7 @@ mod world;
 
 use std::time::Instant;
 
-use bounds::{Bounds, Broken, Shape};
-use rules::Rule;
+use bounds::{Bounds, Shape};
 use search::{Found, explore};
 
 const ONE: Shape = Shape { request: 1, reply: 1, is_piecewise: false };
@@ -40,15 +41,6 @@ fn visit(name: &str, bounds: Bounds, threads: usize) -> Found {
 fn holds(name: &str, bounds: Bounds) {
     let found = visit(name, bounds, 2);
     assert!(found.failure.is_none() && found.states > 100, "{name}");
-}
-
-/// By one thread, which finds the shortest way.
-#[track_caller]
-fn breaks(name: &str, bounds: Bounds, rule: Rule) -> String {
-    let found = visit(name, bounds, 1);
-    let (why, ladder) = found.failure.unwrap_or_else(|| panic!("{name}: nothing is found"));
-    assert_eq!(why, format!("broken: {rule}"), "{name}");
-    ladder
 }
 
 #[test]
@@ -133,46 +125,6 @@ fn replies_may_begin_before_the_request_has_ended() {
 fn pings_and_late_timers_do_no_harm() {
     holds_with("pings", few(&[ONE]), |bounds| bounds.pings = 1);
     holds_with("late timers", few(&[TWO]), |bounds| bounds.late_timers = true);
-}
-
-// The search can fail: servers made wrong on purpose.
-
-/// rx-race.md R3, R4: the next call's DATA may be all that ends a call.
-#[test]
-fn without_the_implicit_end_a_client_is_told_busy() {
-    let broken = Broken { no_implicit_end: true, ..Broken::default() };
-    let bounds = Bounds { broken, ..Bounds::new(&[ONE, ONE]) };
-    let ladder = breaks("no implicit end", bounds, Rule::Busy);
-    assert!(ladder.contains("server >> client  #0 BUSY n2"), "{ladder}");
-}
-
-/// rx-race.md R6.
-#[test]
-fn without_the_check_of_call_numbers_a_call_runs_twice() {
-    let broken = Broken { no_number_check: true, ..Broken::default() };
-    let bounds = Bounds { broken, in_flight: 3, repeats: 1, ..Bounds::new(&[ONE, ONE]) };
-    breaks("no check of call numbers", bounds, Rule::DeliveredTwice);
-}
-
-/// The same by a timer: the request that is sent again is the copy.
-#[test]
-fn without_the_check_of_call_numbers_a_retransmission_runs_a_call_again() {
-    let broken = Broken { no_number_check: true, ..Broken::default() };
-    let bounds = Bounds { broken, in_flight: 3, resends: 1, ..Bounds::new(&[ONE, ONE]) };
-    breaks("no check, resends", bounds, Rule::DeliveredTwice);
-}
-
-/// rx-race.md R1: a network without a fault, a client that acknowledges each reply before it calls again.
-/// With one queue all is well even without the implicit end; with a queue for ACKs it is not.
-#[test]
-fn acks_on_a_queue_of_their_own_are_the_race_of_2014() {
-    let mut broken = Broken { no_implicit_end: true, client_acks_first: true, ..Broken::default() };
-    let bounds = Bounds { reorders: false, broken, ..Bounds::new(&[ONE, ONE]) };
-    holds("one queue", bounds.clone());
-    broken.ack_queue = true;
-    breaks("two queues", Bounds { broken, ..bounds.clone() }, Rule::Busy);
-    broken.no_implicit_end = false;
-    holds("two queues and the implicit end", Bounds { broken, ..bounds });
 }
 
 /// The bounds of RXRPC_EXPLORE.

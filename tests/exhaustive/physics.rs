@@ -15,11 +15,14 @@ use rxrpc::proto::config::CallConfig;
 use rxrpc::proto::path::PathSize;
 use rxrpc::proto::peer::{Peer, PeerHint};
 use rxrpc::proto::{CallTag, DropReason, Event, Role, SerialCounter};
-use rxrpc::wire::{ChannelIndex, Cid, Epoch, Header, PacketType, SecurityIndex, ServiceId};
+use rxrpc::wire::{
+    CallNumber, ChannelIndex, Cid, Epoch, Header, PacketType, SecurityIndex, ServiceId,
+};
 
 use crate::alike::next_serial;
 use crate::apps::{self, Call, End, Word};
-use crate::bounds::Bounds;
+use crate::bounds::{Bounds, Flaw};
+use crate::flaws::is_ack;
 use crate::kept::Kept;
 use crate::rules::{self, Obligations, Rule};
 use crate::story::Story;
@@ -112,7 +115,7 @@ impl Physics {
         let next = calls.iter().position(|call| call.client.tag.is_none())?;
         let is_free = next == 0 || calls[next - 1].client.end.is_some();
         let owes = world.client.channel.timer(Timer::FinalAck).is_some();
-        (is_free && !(self.bounds.broken.client_acks_first && owes)).then_some(next)
+        (is_free && !(self.bounds.has(Flaw::ClientAcksFirst) && owes)).then_some(next)
     }
 
     pub fn is_due(&self, at: Instant) -> bool {
@@ -142,7 +145,14 @@ impl Physics {
             }
             Action::Unpark => {
                 let flight = next.parked.remove(0);
-                self.receive(&mut next, &flight, story);
+                if self.bounds.has(Flaw::AcksLeaveLate) {
+                    let (client, window) = (next.host_mut(Role::Client), self.bounds.window);
+                    let rule = client.obligations.send(&flight.datagram, CallNumber(0), window);
+                    next.break_rule(rule);
+                    self.leave(&mut next, Role::Client, flight.datagram, story);
+                } else {
+                    self.receive(&mut next, &flight, story);
+                }
             }
             Action::Fire(role, timer) => self.fire(&mut next, role, timer, story),
             Action::Lapse(role) => {
@@ -169,7 +179,8 @@ impl Physics {
             }
             _ => {}
         }
-        self.drive(world, role, story, |channel, out| {
+        let resends = timer == Timer::Retransmit;
+        self.drive_for(world, role, story, resends, |channel, out| {
             channel.lapse(self.now, timer);
             channel.handle_deadline(self.now, out);
         });
@@ -215,12 +226,28 @@ impl Physics {
         story: &mut Story,
         step: impl FnOnce(&mut Channel, &mut ChannelOutput),
     ) {
+        self.drive_for(world, role, story, false, step);
+    }
+
+    /// The same; `resends` = by the retransmission timer.
+    fn drive_for(
+        &self,
+        world: &mut World,
+        role: Role,
+        story: &mut Story,
+        resends: bool,
+        step: impl FnOnce(&mut Channel, &mut ChannelOutput),
+    ) {
         let host = world.host(role);
         let mut channel = host.channel.fork();
         let before = (channel.call_number(), channel.state());
         let mut serial = next_serial(&mut channel);
         let mut out = ChannelOutput::default();
         step(&mut channel, &mut out);
+        if self.bounds.has(Flaw::NoRetransmission) && role == Role::Server {
+            channel.forget_retransmission();
+        }
+        self.reorder(role, &mut out.notices);
         story.changed(role, before, &channel);
         for event in &out.events {
             world.break_rule(judge(event));
@@ -231,15 +258,26 @@ impl Physics {
             world.break_rule(rule);
         }
         for datagram in out.datagrams.iter() {
-            story.sent(role, datagram);
+            let is_right = self.bounds.flaws.is_empty();
+            let wrong =
+                if is_right { None } else { Some(self.misspeak(world, role, resends, datagram)) };
+            let datagram = match &wrong {
+                None => datagram,
+                Some(Some(datagram)) => datagram,
+                Some(None) => continue,
+            };
+            let kept = self.kept.datagram(datagram);
+            if self.bounds.has(Flaw::AcksLeaveLate) && role == Role::Client && is_ack(datagram) {
+                world.parked.push(Flight { to: Role::Server, datagram: kept });
+                continue;
+            }
             let window = self.bounds.window;
             let rule = rules::state_follows(role, datagram, &channel)
                 .or(world.host_mut(role).obligations.send(datagram, before.0, window))
                 .or_else(|| self.judge_busy(world, datagram));
             world.break_rule(rule);
             world.break_rule(rules::serial_grows(&mut serial, datagram));
-            let to = if role == Role::Client { Role::Server } else { Role::Client };
-            world.net.push(Flight { to, datagram: self.kept.datagram(datagram) });
+            self.leave(world, role, kept, story);
         }
         world.break_rule(rules::has_timer(&channel));
         let mut peer = Peer::new(self.now);
@@ -248,6 +286,13 @@ impl Physics {
         peer.learn(self.now, &out.peer, self.config.reach_ttl, self.config.dead_timeout);
         host.hint = peer.hint;
         host.replace(channel);
+    }
+
+    /// A datagram gets into the network.
+    fn leave(&self, world: &mut World, role: Role, datagram: Arc<[u8]>, story: &mut Story) {
+        story.sent(role, &datagram);
+        let to = if role == Role::Client { Role::Server } else { Role::Client };
+        world.net.push(Flight { to, datagram });
     }
 
     fn hear(&self, world: &mut World, role: Role, tag: CallTag, notice: &Notice) -> Option<Rule> {

@@ -26,6 +26,27 @@ pub enum Rule {
     NoTimer,
 }
 
+impl Rule {
+    /// All of them.
+    pub const ALL: [Rule; 15] = [
+        Rule::DeliveredTwice,
+        Rule::NotWhatWasSent,
+        Rule::NobodysCall,
+        Rule::GoodAtOneEnd,
+        Rule::FailedWithoutCause,
+        Rule::Busy,
+        Rule::BeyondWindow,
+        Rule::SerialWentBack,
+        Rule::FirstWentBack,
+        Rule::OldCallSpeaks,
+        Rule::OldPacketActs,
+        Rule::NextBeforeEnd,
+        Rule::StateBehindOutput,
+        Rule::HonestPacketRefused,
+        Rule::NoTimer,
+    ];
+}
+
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -72,7 +72,7 @@ impl Story {
                 self.add(|| What::Sent { from, to, number: 0, datagram, fate: Fate::Lost })
             }
             Action::Unpark => {
-                self.remark("the server looks at its queue of ACKs:");
+                self.remark("next in the queue of ACKs:");
                 self.add(|| What::Arrived { from, to, number: 0, datagram });
             }
             _ => {
