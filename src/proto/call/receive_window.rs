@@ -147,7 +147,9 @@ impl ReceiveWindow {
         if !seq.before(self.upper) {
             return Offer::Beyond;
         }
-        if self.buffered_bytes + packet.payload.len() > self.hard_bytes_max()
+        // Whoever has made a packet has nothing smaller to send in its place: where nothing is held, it is taken.
+        let is_alone = self.buffered_bytes == 0 && seq == self.next;
+        if (self.buffered_bytes + packet.payload.len() > self.hard_bytes_max() && !is_alone)
             || (self.room == Room::None && !self.has_own_room(seq, packet.payload.len()))
         {
             return Offer::NoBuffer;
@@ -650,6 +652,25 @@ mod tests {
             Offer::InOrder { filled_gap: false }
         );
         assert_eq!(window.offer(Seq(2), false, packet(1), &mut none), Offer::NoBuffer);
+    }
+
+    /// Found by simulation: a window of one packet dropped the first large one again and again, and both sides waited.
+    #[test]
+    fn a_packet_larger_than_a_small_window_is_taken_alone() {
+        let mut window = ReceiveWindow::new(1, 255, 1 << 20);
+        let mut none = Vec::new();
+        let large = 2 * 1444 + 1;
+        assert_eq!(
+            window.offer(Seq(1), false, packet(large), &mut none),
+            Offer::InOrder { filled_gap: false }
+        );
+        assert_eq!(window.buffered_bytes(), large);
+        // Not what comes out of order, and not beside another.
+        let mut window = ReceiveWindow::new(2, 255, 1 << 20);
+        let over = 2 * 2 * 1444 + 1;
+        assert_eq!(window.offer(Seq(2), false, packet(over), &mut none), Offer::NoBuffer);
+        offer(&mut window, 1);
+        assert_eq!(window.offer(Seq(2), false, packet(over), &mut none), Offer::NoBuffer);
     }
 
     #[test]
