@@ -12,11 +12,11 @@ use std::time::Duration;
 use super::agenda::{Agenda, Event, WakeKey};
 use super::book::{Book, ClientEnd};
 use super::core_caller::{Bundle, BundleKey, ClientCall, Slot};
-use super::core_checks::without_limits;
+use super::core_checks::settings_of;
 use super::core_link::{Serving, Wish};
 use super::link::whole_ms;
 use super::net::{Arrival, World};
-use super::plan::{HostIndex, Plan, SERVICE, Sabotage, UPGRADED};
+use super::plan::{HostIndex, Plan, SERVICE, UPGRADED};
 use super::secured;
 use crate::proto::NetworkProblem;
 use crate::proto::channel::{Command, Notice};
@@ -86,10 +86,7 @@ impl Cores {
         let at = self.plan.address(index);
         let life = self.world.place(at);
         let now = self.world.instant();
-        let config = match self.plan.sabotage {
-            Some(Sabotage::LimitsIgnored) => without_limits(&self.plan.config),
-            _ => self.plan.config.clone(),
-        };
+        let config = settings_of(&self.plan);
         let identity = self.plan.identity(index, life);
         let mut endpoint = InlineEndpoint::new(config, identity, now);
         endpoint.take_turns();

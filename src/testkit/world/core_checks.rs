@@ -1,7 +1,7 @@
 //! What can be checked of bare cores and of nothing else: memory within its limits, and timers.
 
 use super::core::{Cores, Host};
-use super::plan::Sabotage;
+use super::plan::{Plan, Sabotage};
 use crate::proto::channel::Channel;
 use crate::proto::channel::exploring::Timer;
 use crate::proto::config::{CallConfig, EndpointConfig};
@@ -41,13 +41,22 @@ fn commit(sabotage: Sabotage, host: &mut Host) {
             host.endpoint.channels_mut().for_each(Channel::forget_retransmission);
         }
         Sabotage::DeadlinesForgotten => host.endpoint.forget_deadlines(),
-        Sabotage::ResentDataDiffers | Sabotage::LimitsIgnored => {}
+        Sabotage::ResentDataDiffers | Sabotage::LimitsIgnored | Sabotage::NothingForgotten => {}
     }
 }
 
-/// What an endpoint is given that ignores the limits of its plan.
-pub(super) fn without_limits(config: &EndpointConfig) -> EndpointConfig {
-    let mut config = config.clone();
+/// The settings of an endpoint, which need not be those of its plan.
+pub(super) fn settings_of(plan: &Plan) -> EndpointConfig {
+    let mut config = plan.config.clone();
+    match plan.sabotage {
+        Some(Sabotage::LimitsIgnored) => ignore_limits(&mut config),
+        Some(Sabotage::NothingForgotten) => config.server.server_idle *= 100,
+        _ => {}
+    }
+    config
+}
+
+fn ignore_limits(config: &mut EndpointConfig) {
     config.buffered_max_bytes = usize::MAX / 4;
     config.unproved_buffered_max_bytes = usize::MAX / 4;
     config.amplification_max = None;
@@ -57,7 +66,6 @@ pub(super) fn without_limits(config: &EndpointConfig) -> EndpointConfig {
         connection.call.receive_window_initial_packets = 255;
         connection.call.send_window_max_packets = 255;
     }
-    config
 }
 
 fn fault_of(endpoint: &InlineEndpoint, config: &EndpointConfig) -> Option<String> {
@@ -128,15 +136,16 @@ fn written_bytes_max(call: &CallConfig) -> usize {
     QUEUE_PACKETS_MIN.max(2 * call.send_window_max_packets) as usize * PACKET_BYTES
 }
 
-/// Twice a window full of packets (docs/limits.md, `receive_buffer_max_bytes`).
-fn call_bytes_max(call: &CallConfig) -> usize {
+/// Twice a window full of packets (docs/limits.md, `receive_buffer_max_bytes`), or one that is larger.
+pub(super) fn call_bytes_max(call: &CallConfig) -> usize {
     let tuned = call.receive_buffer_max_bytes / PACKET_BYTES;
     let most = (call.receive_window_max_packets as usize).min(tuned.max(255));
-    2 * most.max(call.receive_window_initial_packets as usize) * PACKET_BYTES
+    let window = 2 * most.max(call.receive_window_initial_packets as usize) * PACKET_BYTES;
+    window.max(call.datagram_max_bytes as usize)
 }
 
 /// Twice the limit, of which channels have told all but a third at the least (docs/architecture.md, "Bytes,
 /// added up"), what each of them may hold in any case and may not have told yet, and one datagram.
-fn sum_bytes_max(limit: usize, channels: usize) -> usize {
+pub(super) fn sum_bytes_max(limit: usize, channels: usize) -> usize {
     limit.saturating_mul(3) + 2 * CALL_BYTES_MIN * channels + JUMBO_PACKETS_MAX * PACKET_BYTES
 }

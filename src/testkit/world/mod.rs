@@ -18,9 +18,11 @@ mod receipts;
 mod referee;
 mod run;
 mod secured;
+mod settings;
 mod shrink;
 mod trace;
 mod tree;
+mod tree_checks;
 
 pub use clock::{reproduce, seeds, simulate};
 pub use hostile::{HostileKind, HostilePlan};

@@ -10,11 +10,11 @@ use super::hostile::{self, HostilePlan};
 use super::link::{LinkOptions, Loss};
 use super::random::{Seed, Stream, mix};
 use super::secured;
+use super::settings;
 use super::shrink::Nth;
-use crate::proto::config::{CallConfig, EndpointConfig};
+use crate::proto::config::EndpointConfig;
 use crate::proto::router::Identity;
 use crate::security::Level;
-use crate::testkit::{ChoiceOptions, Unlikely};
 use crate::wire::{AbortCode, Cid, Epoch};
 
 /// A host of a plan: clients first, then servers.
@@ -98,8 +98,10 @@ pub enum Sabotage {
     RetransmissionForgotten,
     /// Bare cores: the endpoint forgets when channels want their turns.
     DeadlinesForgotten,
-    /// Bare cores: windows and buffers are larger than the plan's settings say.
+    /// Windows and buffers are larger than the plan's settings say.
     LimitsIgnored,
+    /// Server connections are kept a hundred times as long as the plan's settings say.
+    NothingForgotten,
 }
 
 /// One call.
@@ -163,32 +165,32 @@ pub enum Answer {
 
 /// The service that all servers of a plan offer.
 pub(super) const SERVICE: u16 = 147;
-/// What calls are aborted with that find too many waiting.
-const OVERLOADED: AbortCode = AbortCode(4712);
 /// What clients are upgraded to, where they ask.
 pub(super) const UPGRADED: u16 = 148;
 
 impl Plan {
     /// Everything drawn from a seed, how much of it and how bad it is too.
     pub fn drawn(seed: u64) -> Plan {
+        let mut plan = Plan::drawn_at_first(seed);
+        settings::draw_more(seed, &mut plan.config);
+        draw_long(&mut Seed(seed).stream("plan long"), &mut plan);
+        if !plan.config.server.call.keepalive {
+            // What a small window refuses waits for a timer that a clogged link has made long.
+            let last = plan.calls.iter_mut().filter(|call| call.must_be_good);
+            last.for_each(|call| (call.request_bytes, call.reply_bytes) = (1000, 1000));
+        }
+        plan
+    }
+
+    /// As [`Plan::drawn`], without what has come to be drawn since there are plans: a seed that was found then goes on
+    /// showing what it was found for.
+    pub fn drawn_at_first(seed: u64) -> Plan {
         let of = |name: &str| Seed(seed).stream(name);
         let mut hosts = of("plan hosts");
         let clients = hosts.pick(&[1, 1, 1, 2, 3]);
         let servers = hosts.pick(&[1, 1, 1, 2]);
         let faults_end = Duration::from_millis(of("plan end").between(500, 40_000));
-        let mut config = drawn_config(&mut of("plan config"));
-        draw_memory(&mut of("plan memory"), &mut config);
-        if of("plan unproved").chance(0.15) {
-            config.unproved_buffered_max_bytes = of("plan unproved").pick(&[8192, 30_000]) as usize;
-        }
-        let running_calls_max = draw_running(&mut of("plan running"), &mut config);
-        let mut choices = drawn_choices(seed, &mut of("plan choices"));
-        if !config.server.call.keepalive {
-            // Who only waits is not told again what was lost (see `CallConfig::keepalive`).
-            choices.one_in[Unlikely::LoseSend as usize] = 0;
-        }
-        config.client.call.choices = choices;
-        config.server.call.choices = choices;
+        let (config, running_calls_max) = settings::drawn(seed);
         let link = drawn_link(&mut of("plan link"));
         let faults = drawn_faults(seed, clients, clients + servers, faults_end);
         let mut calls = drawn_calls(&mut of("plan calls"), clients, servers, faults_end);
@@ -287,105 +289,8 @@ fn pattern(id: u32, what: u64, len: usize) -> Vec<u8> {
     bytes
 }
 
-fn ms(count: u64) -> Duration {
+pub(super) fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
-}
-
-/// Each setting stays as it is more often than not, so that a seed differs in few of them.
-fn drawn_config(stream: &mut Stream) -> EndpointConfig {
-    let mut config = EndpointConfig::default();
-    let mut call = CallConfig::server();
-    if stream.chance(0.3) {
-        call.receive_window_max_packets = stream.pick(&[1, 2, 8, 32, 64, 255]) as u32;
-    }
-    call.receive_window_initial_packets =
-        stream.pick(&[1, 16, 32, 32]).min(call.receive_window_max_packets);
-    if stream.chance(0.3) {
-        call.send_window_max_packets = stream.pick(&[1, 2, 8, 32]);
-    }
-    call.send_window_initial_packets =
-        call.send_window_initial_packets.min(call.send_window_max_packets);
-    if stream.chance(0.2) {
-        call.send_window_initial_packets = 1;
-    }
-    if stream.chance(0.3) {
-        call.congestion_window_initial_packets = stream.pick(&[1, 2, 10, 255]);
-    }
-    if stream.chance(0.2) {
-        call.receive_buffer_max_bytes = stream.pick(&[1412, 3000, 20_000]);
-    }
-    if stream.chance(0.3) {
-        call.jumbo_receive_packets = stream.pick(&[2, 4, 6]);
-    }
-    if stream.chance(0.3) {
-        call.delayed_ack = ms(stream.pick(&[0, 1, 20, 400]));
-    }
-    if stream.chance(0.3) {
-        call.final_ack_delay = ms(stream.pick(&[0, 1, 100, 1000]));
-    }
-    if stream.chance(0.3) {
-        call.rto_initial = ms(stream.pick(&[50, 350, 3000]));
-        call.rto_min = ms(stream.pick(&[20, 200, 350])).min(call.rto_initial);
-    }
-    if stream.chance(0.3) {
-        call.rto_max = ms(stream.pick(&[3000, 8000]));
-    }
-    call.keepalive = stream.chance(0.8);
-    if stream.chance(0.2) {
-        call.reach_ttl = ms(stream.pick(&[0, 100, 5000]));
-    }
-    if stream.chance(0.2) {
-        call.reach_ping_interval = ms(stream.pick(&[100, 500]));
-    }
-    if stream.chance(0.2) {
-        config.amplification_max = None;
-    }
-    if stream.chance(0.2) {
-        config.peer_linger = ms(stream.pick(&[10, 2000]));
-    }
-    config.strict_address = stream.chance(0.5);
-    call.takeover = stream.chance(0.85);
-    config.client.call = CallConfig { idle_timeout: None, ..call.clone() };
-    config.server.call = call;
-    if stream.chance(0.2) {
-        config.client.client_idle = ms(stream.pick(&[50, 3000]));
-    }
-    if stream.chance(0.2) {
-        config.server.server_idle = ms(stream.pick(&[50_000, 100_000]));
-    }
-    config
-}
-
-/// In a third of the seeds room for payload is short.
-fn draw_memory(stream: &mut Stream, config: &mut EndpointConfig) {
-    if stream.chance(0.33) {
-        config.buffered_max_bytes = stream.pick(&[8192, 30_000, 1 << 30]) as usize;
-        config.server.buffered_max_bytes = stream.pick(&[8192, 30_000, 16 << 20]) as usize;
-        config.client.buffered_max_bytes = stream.pick(&[8192, 30_000, 16 << 20]) as usize;
-    }
-}
-
-/// In a sixth of the seeds services run few calls at once. As many may wait as come when all is well again.
-fn draw_running(stream: &mut Stream, config: &mut EndpointConfig) -> Option<NonZeroUsize> {
-    let is_limited = stream.chance(0.17);
-    let (running_max, queued_max) = (stream.pick(&[1, 1, 2, 4]), stream.pick(&[2, 3, 1024]));
-    if !is_limited {
-        return None;
-    }
-    config.queued_calls_max = Some(queued_max as usize);
-    config.overload_code = OVERLOADED;
-    NonZeroUsize::new(running_max as usize)
-}
-
-/// In half of the seeds none; else each with a chance of its own.
-fn drawn_choices(seed: u64, stream: &mut Stream) -> ChoiceOptions {
-    let mut choices = ChoiceOptions { seed, ..ChoiceOptions::default() };
-    if stream.chance(0.5) {
-        for one_in in &mut choices.one_in {
-            *one_in = stream.pick(&[0, 0, 2, 8, 50]) as u32;
-        }
-    }
-    choices
 }
 
 fn drawn_link(stream: &mut Stream) -> LinkOptions {
@@ -535,4 +440,23 @@ fn draw_styles(stream: &mut Stream, calls: &mut [CallPlan]) {
         call.streamed = stream.chance(streamed).then_some(Streamed { piece_bytes, ..drawn });
         call.exclusive = stream.chance(exclusive);
     }
+}
+
+/// In one of thirty plans a call is so long that larger datagrams are worth a search, where windows are large enough
+/// for it to end in time.
+fn draw_long(stream: &mut Stream, plan: &mut Plan) {
+    let is_long = stream.chance(0.035);
+    let (size, answers) = (stream.pick(&[250_000, 600_000]), stream.chance(0.5));
+    let call = &plan.config.server.call;
+    let window = call.receive_window_max_packets.min(call.send_window_max_packets);
+    let Some(long) = plan.calls.iter_mut().find(|call| !call.must_be_good) else { return };
+    if !is_long || window < 8 || call.receive_buffer_max_bytes < 20_000 {
+        return;
+    }
+    if answers {
+        long.reply_bytes = size;
+    } else {
+        long.request_bytes = size;
+    }
+    (long.pause_every, long.streamed, long.answer) = (None, None, Answer::Reply);
 }

@@ -10,6 +10,7 @@ use super::plan::Plan;
 use super::shrink::shrink;
 use super::trace::{Entry, What};
 use super::tree;
+use crate::proto::config::EndpointConfig;
 use crate::testkit::Unlikely;
 
 /// How a plan is played.
@@ -59,8 +60,7 @@ pub fn play(plan: &Plan, wiring: Wiring, keeps: bool) -> Outcome {
                 || World::under_tokio(seed, keeps),
                 async move |world| {
                     prepare(&plan, &world);
-                    tree::play(plan, world.clone()).await;
-                    outcome(&world)
+                    tree::play(plan, world).await
                 },
             )
         }
@@ -71,19 +71,24 @@ fn prepare(plan: &Plan, world: &World) {
     world.prepare(plan);
     let call = &plan.config.server.call;
     world.with_referee(|referee| {
-        // A connection whose client has proved nothing goes sooner.
-        let idle = plan.config.server.server_idle.min(call.dead_timeout);
+        // A connection whose client has proved nothing goes sooner, or of which no service has had a call.
+        let server = &plan.config.server;
+        let idle = server.server_idle.min(call.dead_timeout).min(server.unserved_idle);
         referee.set_rules(call.send_window_initial_packets, call.takeover, idle);
         referee.set_amplification(plan.config.amplification_max);
         referee.set_proof_time(call.reach_ttl.max(call.dead_timeout));
-        if call.choices.one_in[Unlikely::LoseSend as usize] > 0 {
-            // Two in each of four channels.
-            referee.set_lost_first(8);
-        }
+        // Two in each of four channels; PINGs that are put off have had their serials.
+        let loses_sends = call.choices.one_in[Unlikely::LoseSend as usize] > 0;
+        let default = EndpointConfig::default();
+        let puts_off = plan.config.reach_pings_per_second < default.reach_pings_per_second;
+        let put_off_max =
+            call.dead_timeout.as_millis() / call.reach_ping_interval.as_millis().max(1);
+        let put_off_max = if puts_off { 4 * put_off_max as u32 } else { 0 };
+        referee.set_lost_first(put_off_max + if loses_sends { 8 } else { 0 });
     });
 }
 
-fn outcome(world: &World) -> Outcome {
+pub(super) fn outcome(world: &World) -> Outcome {
     Outcome {
         trace_hash: world.trace_hash(),
         count: world.count(),

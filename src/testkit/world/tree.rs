@@ -13,9 +13,13 @@ use futures::future::{Either, FutureExt, select};
 use super::agenda::{Agenda, Event, WakeKey};
 use super::book::{Book, ClientEnd};
 use super::clock::{settle, wait_until};
+use super::core_checks::settings_of;
 use super::net::World;
 use super::plan::{Answer, CallPlan, HostIndex, Plan, SERVICE, Streamed, UPGRADED};
+use super::run::{Outcome, outcome};
 use super::secured;
+use super::tree_checks;
+use crate::actors::snapshot::Snapshot;
 use crate::error::StreamError;
 use crate::proto::CallFailure;
 use crate::{
@@ -43,8 +47,11 @@ struct Host {
     calls: Vec<tokio::task::JoinHandle<()>>,
 }
 
-/// Plays until all is over, or a rule is broken.
-pub(super) async fn play(plan: Rc<Plan>, world: World) -> Rc<Plan> {
+/// Events between two looks at what the trees say of themselves.
+const LOOKS_EVERY: u32 = 8;
+
+/// Plays until all is over, or a rule is broken; then waits until all is forgotten, of which the trace tells nothing.
+pub(super) async fn play(plan: Rc<Plan>, world: World) -> Outcome {
     let play = Rc::new(Play {
         book: Book::new(plan.clone(), world.clone()),
         agenda: RefCell::new(Agenda::new(&plan)),
@@ -56,8 +63,13 @@ pub(super) async fn play(plan: Rc<Plan>, world: World) -> Rc<Plan> {
     for index in plan.hosts().rev() {
         hosts[index] = Some(start(&plan, &world, index).await);
     }
+    let mut events = 0u32;
     loop {
         settle(&world).await;
+        events += 1;
+        if events.is_multiple_of(LOOKS_EVERY) {
+            look(&plan, &world, &hosts, |tree| tree_checks::fault_of(tree, &plan.config)).await;
+        }
         if world.violation().is_some() {
             break;
         }
@@ -74,6 +86,13 @@ pub(super) async fn play(plan: Rc<Plan>, world: World) -> Rc<Plan> {
         wait_until(&world, next).await;
     }
     play.book.check_end();
+    let mut outcome = outcome(&world);
+    if outcome.violation.is_none() {
+        let until = world.now() + tree_checks::forgotten_after(&plan.config);
+        pass_time(&world, until).await;
+        look(&plan, &world, &hosts, tree_checks::left_of).await;
+        outcome.violation = world.violation();
+    }
     PLAY.set(None);
     // What still runs is not part of the play.
     for index in plan.hosts() {
@@ -84,7 +103,36 @@ pub(super) async fn play(plan: Rc<Plan>, world: World) -> Rc<Plan> {
     for host in hosts.into_iter().flatten() {
         end(host).await;
     }
-    plan
+    outcome
+}
+
+/// Asks every tree what it looks like.
+async fn look(
+    plan: &Plan,
+    world: &World,
+    hosts: &[Option<Host>],
+    fault_of: impl Fn(&Snapshot) -> Option<String>,
+) {
+    for (index, host) in hosts.iter().enumerate() {
+        let Some(host) = host else { continue };
+        let tree = host.endpoint.inspect().await;
+        if let Some(fault) = tree.as_ref().and_then(&fault_of) {
+            let text = format!("{}: {fault}", plan.address(index));
+            world.with_referee(|referee| referee.blame(|| text));
+        }
+    }
+}
+
+/// Nothing happens any more but what endpoints do by themselves.
+async fn pass_time(world: &World, until: Duration) {
+    while world.now() < until {
+        settle(world).await;
+        if world.deliver().is_none() {
+            let next = world.next_arrival().map_or(until, |at| at.min(until));
+            wait_until(world, next).await;
+        }
+    }
+    settle(world).await;
 }
 
 async fn end(host: Host) {
@@ -98,7 +146,7 @@ async fn start(plan: &Rc<Plan>, world: &World, index: HostIndex) -> Host {
     let life = world.life(plan.address(index)).unwrap_or(0);
     let mut builder = Endpoint::builder()
         .network(source)
-        .config(plan.config.clone())
+        .config(settings_of(plan))
         .identity(plan.identity(index, life));
     if !plan.is_client(index) {
         let upgrades_to = plan.upgrades.then_some(ServiceId(UPGRADED));
