@@ -33,6 +33,11 @@ use forge::{Forge, Forged};
 const STRANGERS: usize = 3;
 /// Addresses in all.
 const ADDRESSES: usize = 5;
+/// Longest request and longest piece of one: more packets than small windows let through, and not so many that most
+/// of the time goes into sealing them.
+const LEN_MAX: u16 = 6000;
+/// While only time passes, channels are looked at in each so manieth step.
+const LOOKS_EVERY: usize = 8;
 /// More than any list of operations needs to come to its end: timers of an hour, one after the other.
 const QUIET_STEPS_MAX: usize = 20_000;
 
@@ -266,7 +271,7 @@ impl World {
                 let clients = self.client_routes();
                 let Some(route) = pick(&clients, route) else { return Ok(()) };
                 let start = Start {
-                    request: vec![7; usize::from(len)].into(),
+                    request: vec![7; usize::from(len % LEN_MAX)].into(),
                     is_whole,
                     deadline: deadline_ms.map(|ms| Duration::from_millis(u64::from(ms))),
                     asks_upgrade: upgrades,
@@ -339,7 +344,7 @@ impl World {
                 Some(at) if at < until => {
                     self.now = self.now.max(at);
                     self.endpoint.advance(self.now);
-                    self.check();
+                    self.check_step();
                 }
                 _ => break,
             }
@@ -349,6 +354,12 @@ impl World {
     }
 
     fn check(&mut self) {
+        self.check_step();
+        self.check_state();
+    }
+
+    /// What came out, and that nothing stays due.
+    fn check_step(&mut self) {
         self.take();
         let deadline = self.endpoint.next_deadline();
         if deadline.is_some_and(|at| at <= self.now) {
@@ -360,6 +371,9 @@ impl World {
             assert!(left.is_none_or(|at| at > self.now), "due for ever");
             self.take();
         }
+    }
+
+    fn check_state(&self) {
         let router = self.endpoint.router();
         assert!(router.len() <= self.config.connections_max);
         let peers = router.peer_summaries();
@@ -433,11 +447,14 @@ impl World {
             self.endpoint.command(self.now, call, Command::End);
         }
         self.check();
-        for _ in 0..QUIET_STEPS_MAX {
+        for step in 0..QUIET_STEPS_MAX {
             let Some(at) = self.endpoint.next_deadline() else { break };
             self.now = self.now.max(at);
             self.endpoint.advance(self.now);
-            self.check();
+            self.check_step();
+            if step % LOOKS_EVERY == 0 {
+                self.check_state();
+            }
             for call in self.apps.let_go() {
                 self.endpoint.command(self.now, call, Command::End);
             }

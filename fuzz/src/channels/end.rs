@@ -1,7 +1,7 @@
 //! One side of the pair: its channel, its application, and what is on its way to it.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use arbitrary::Arbitrary;
@@ -151,7 +151,7 @@ impl End {
             return;
         }
         let tag = self.channel.tag().0.wrapping_add(1);
-        let request = (0..len).map(|at| pattern(tag, Side::Client, at as u64)).collect::<Vec<u8>>();
+        let request = pattern(tag, Side::Client, 0, len).to_vec();
         let call = Call {
             tag: CallTag(tag),
             written: len as u64,
@@ -252,8 +252,7 @@ impl End {
         }
         let len = (len as u64).min(call.credit);
         let name = if side == Side::Client { call.tag.0 } else { call.number.0 };
-        let bytes: Vec<u8> =
-            (call.written..call.written + len).map(|at| pattern(name, side, at)).collect();
+        let bytes = pattern(name, side, call.written, len as usize).to_vec();
         call.credit -= len;
         call.written += len;
         call.has_ended_writing = ends;
@@ -445,8 +444,7 @@ impl Call {
         let mut at = self.received - len as u64;
         for piece in self.unproved.drain(..) {
             let end = at + piece.len() as u64;
-            let sent: Vec<u8> = (at..end).map(|at| pattern(name, writer, at)).collect();
-            assert!(piece == sent, "bytes {at} to {end}");
+            assert!(piece == pattern(name, writer, at, piece.len()), "bytes {at} to {end}");
             at = end;
         }
     }
@@ -472,8 +470,23 @@ fn config(options: Options) -> CallConfig {
     config
 }
 
-/// The byte at a place of a call's direction.
-fn pattern(name: u32, writer: Side, at: u64) -> u8 {
+/// What one piece of a call may have at the most: a length is of 16 bits.
+const PIECE_MAX: usize = 1 << 16;
+/// After so many bytes they are the same again; no two calls begin in the same place.
+const PATTERN_LEN: usize = 65_521;
+
+/// Bytes of a call's direction, from a place on.
+fn pattern(name: u32, writer: Side, at: u64, len: usize) -> &'static [u8] {
+    static PATTERN: LazyLock<Vec<u8>> = LazyLock::new(|| {
+        let mut state = 0u32;
+        let byte = |_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        };
+        let once: Vec<u8> = (0..PATTERN_LEN).map(byte).collect();
+        once.iter().cycle().take(PATTERN_LEN + PIECE_MAX).copied().collect()
+    });
     let salt = if writer == Side::Client { 17 } else { 91 };
-    (at ^ (at >> 8)).wrapping_mul(31).wrapping_add(u64::from(name).wrapping_mul(7) + salt) as u8
+    let begin = (at + u64::from(name) * 7919 + salt) as usize % PATTERN_LEN;
+    &PATTERN[begin..begin + len]
 }
