@@ -51,6 +51,24 @@ async fn sizes() {
     server.shutdown(Duration::from_secs(1)).await;
 }
 
+/// Channels that have nothing else to say tell of their calls when they end.
+#[actix_rt::test]
+async fn the_report_of_a_shutdown_counts_every_call() {
+    const CALLS: u64 = 100;
+    let (client, server) = pair().await;
+    let connection = client.connect(server.local_addr(), 1).await.unwrap();
+    for _ in 0..CALLS / 10 {
+        let calls = (0..10).map(|_| connection.call(pattern(10)));
+        futures::future::try_join_all(calls).await.unwrap();
+    }
+    drop(connection);
+    for endpoint in [client, server] {
+        let counters = endpoint.shutdown(Duration::from_secs(10)).await.counters;
+        assert_eq!((counters.calls_good, counters.calls_failed), (CALLS, 0));
+        assert_eq!(counters.client_calls + counters.server_calls, CALLS);
+    }
+}
+
 #[actix_rt::test]
 async fn requests_of_every_size_come_back_on_one_arbiter() {
     sizes().await;

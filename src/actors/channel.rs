@@ -267,6 +267,18 @@ impl Actor for Channel {
     }
 }
 
+impl Drop for Channel {
+    /// However it ends: what it has counted is told before its lease ends, so that the last totals are whole.
+    fn drop(&mut self) {
+        if self.tally != CallTally::default() {
+            let mut output = spare_output(Waker::Channel(self.route, self.index), self.origin);
+            output.tally = std::mem::take(&mut self.tally);
+            // An endpoint that is gone counts no more.
+            let _ = self.outbox.send(output);
+        }
+    }
+}
+
 impl Handler<Packets> for Channel {
     type Result = ();
 

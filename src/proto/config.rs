@@ -335,6 +335,9 @@ pub struct EndpointConfig {
     /// Receives of one turn of the receive loop, before every other actor of its thread has a turn: 1 to
     /// 1024. Each gives up to 32 buffers.
     pub receives_per_turn: u32,
+    /// Datagrams that end a turn of the receive loop, however few receives they came in: 1 to a million. What a
+    /// receive brings is not divided by this, and may be up to 2048 of them.
+    pub datagrams_per_turn: u32,
     /// How long DATA of calls that move much may gather before it is received, at the most, where it comes in single
     /// datagrams: at most 1 ms. Zero: not at all.
     ///
@@ -391,6 +394,7 @@ impl Default for EndpointConfig {
             reach_pings_per_peer_per_second: 1024,
             reach_pings_per_second: 10_000,
             receives_per_turn: 4,
+            datagrams_per_turn: 1024,
             receive_moderation: Duration::from_micros(100),
             egress_max_bytes: 32 << 20,
             strays_max_bytes: 8 << 20,
@@ -451,6 +455,7 @@ impl EndpointConfig {
             self.reach_pings_per_second,
         )?;
         range("receives_per_turn", self.receives_per_turn, 1, 1024)?;
+        range("datagrams_per_turn", self.datagrams_per_turn, 1, 1_000_000)?;
         if self.receive_moderation > RECEIVE_MODERATION_MAX {
             return Err(ConfigError::new(
                 "receive_moderation",

@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::future::join_all;
 use rxrpc::actors::connection::CHANNEL_RESTARTS_MAX;
 use rxrpc::actors::messages::{Break, BreakAt};
 use rxrpc::net::{Incoming, MemoryHub, Network, Transmit};
+use rxrpc::proto::config::EndpointConfig;
 use rxrpc::wire::ChannelIndex;
 use rxrpc::{
     AbortCode, CallError, CallFailure, CallOptions, ConnectError, ConnectOptions, Endpoint,
@@ -20,9 +20,11 @@ use rxrpc::{
 
 use crate::support::{SERVER, address};
 
-/// Has always something to read, up to a number, and counts how often it was asked.
+/// Has always something to read, up to a number of receives, and counts how often it was asked.
 struct Busy {
     left: usize,
+    /// Datagrams of a receive.
+    each: usize,
     asked: Arc<AtomicUsize>,
 }
 
@@ -47,7 +49,7 @@ impl Network for Busy {
         self.asked.fetch_add(1, Ordering::Relaxed);
         into.push(Incoming::Datagrams {
             from: address(1),
-            data: Bytes::from_static(b"?"),
+            data: vec![b'?'; self.each].into(),
             stride: 1,
         });
         Poll::Ready(Ok(()))
@@ -78,34 +80,45 @@ async fn next_turn() {
 #[actix_rt::test]
 async fn a_flood_lets_others_have_their_turn_after_so_many_receives() {
     for max in [1, 4, 16] {
-        let asked = Arc::new(AtomicUsize::new(0));
-        let count = asked.clone();
-        let source = rxrpc::net::network_source(move || Ok(Busy { left: 1600, asked: count }));
-        let endpoint = Endpoint::builder()
-            .network(source)
-            .configure(|config| config.receives_per_turn = max)
-            .start()
-            .await
-            .unwrap();
-        // Another task of the thread, always ready.
-        let other = actix_rt::spawn(async move {
-            let mut turns = Vec::new();
-            while turns.iter().sum::<usize>() < 1600 {
-                next_turn().await;
-                turns.push(asked.swap(0, Ordering::Relaxed));
-            }
-            turns.retain(|turn| *turn > 0);
-            turns
-        });
-        let turns = other.await.unwrap();
-        // An actor that starts has two turns in one.
-        let most = turns[1..].iter().copied().max().unwrap();
-        assert!(turns[0] <= 2 * max as usize, "{turns:?}");
-        assert_eq!(most, max as usize);
-        let counters = endpoint.inspect().await.unwrap().counters;
-        assert_eq!(counters.dropped_for(rxrpc::proto::DropReason::TooShort), 1600);
-        endpoint.shutdown(Duration::ZERO).await;
+        receives_of_turns(1, max, |config| config.receives_per_turn = max as u32).await;
     }
+}
+
+#[actix_rt::test]
+async fn a_flood_lets_others_have_their_turn_after_so_many_datagrams() {
+    // Of 100 datagrams each: at the limit, and one beyond what two receives bring.
+    for (datagrams, receives) in [(1, 1), (100, 1), (101, 2), (200, 2), (201, 3), (1_000_000, 4)] {
+        let limit = |config: &mut EndpointConfig| config.datagrams_per_turn = datagrams;
+        receives_of_turns(100, receives, limit).await;
+    }
+}
+
+/// Floods an endpoint: no turn has more than `most` receives, and one has that many.
+async fn receives_of_turns(each: usize, most: usize, limit: impl FnOnce(&mut EndpointConfig)) {
+    const RECEIVES: usize = 1600;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let busy = move || Ok(Busy { left: RECEIVES, each, asked: count });
+    let source = rxrpc::net::network_source(busy);
+    let endpoint = Endpoint::builder().network(source).configure(limit).start().await.unwrap();
+    // Another task of the thread, always ready.
+    let other = actix_rt::spawn(async move {
+        let mut turns = Vec::new();
+        while turns.iter().sum::<usize>() < RECEIVES {
+            next_turn().await;
+            turns.push(asked.swap(0, Ordering::Relaxed));
+        }
+        turns.retain(|turn| *turn > 0);
+        turns
+    });
+    let turns = other.await.unwrap();
+    // An actor that starts has two turns in one.
+    assert!(turns[0] <= 2 * most, "{turns:?}");
+    assert_eq!(turns[1..].iter().copied().max(), Some(most));
+    let counters = endpoint.inspect().await.unwrap().counters;
+    let dropped = counters.dropped_for(rxrpc::proto::DropReason::TooShort);
+    assert_eq!(dropped, (RECEIVES * each) as u64);
+    endpoint.shutdown(Duration::ZERO).await;
 }
 
 #[actix_rt::test]

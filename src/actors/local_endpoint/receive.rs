@@ -73,9 +73,11 @@ impl Unread {
         true
     }
 
-    /// Divides what has just been received.
-    fn divide(&mut self, shares: &Shares) {
-        self.share = shares.of(self.batch.iter().map(count).sum());
+    /// Divides what has just been received, so many datagrams.
+    fn divide(&mut self, shares: &Shares) -> usize {
+        let datagrams = self.batch.iter().map(count).sum();
+        self.share = shares.of(datagrams);
+        datagrams
     }
 }
 
@@ -108,14 +110,19 @@ impl ActorFuture<LocalEndpoint> for ReceiveLoop {
             endpoint.take_output(now(), output, || this.own.clone());
         }
         endpoint.flush(task);
+        let mut datagrams = 0;
         for _ in 0..endpoint.config.receives_per_turn {
             if !endpoint.take_share(&mut this.unread, &this.own) {
                 break;
             }
             match this.receive(endpoint, task) {
                 Poll::Ready(Ok(())) => {
-                    this.unread.divide(&endpoint.shares);
+                    datagrams += this.unread.divide(&endpoint.shares);
                     endpoint.moderate(&mut this.unread);
+                    // Many small ones in few receives: timers that are due shall not wait for all of them.
+                    if datagrams >= endpoint.config.datagrams_per_turn as usize {
+                        break;
+                    }
                 }
                 Poll::Ready(Err(error)) => {
                     endpoint.fail(&error);

@@ -136,6 +136,9 @@ fn draw_endpoint(stream: &mut Stream, config: &mut EndpointConfig) {
     if stream.chance(0.2) {
         config.receives_per_turn = stream.pick(&[1, 2, 64]) as u32;
     }
+    if stream.chance(0.2) {
+        config.datagrams_per_turn = stream.pick(&[1, 16, 1_000_000]) as u32;
+    }
 }
 
 /// Each setting stays as it is more often than not, so that a seed differs in few of them.
@@ -348,6 +351,7 @@ mod tests {
                 reach_pings_per_peer_per_second,
                 reach_pings_per_second,
                 receives_per_turn,
+                datagrams_per_turn,
                 receive_moderation,
                 egress_max_bytes,
                 strays_max_bytes,
