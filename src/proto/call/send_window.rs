@@ -540,6 +540,7 @@ impl SendWindow {
         let described = ack.sacks.len().min(self.packets.len());
         let mut first_hole = None;
         let mut acked_behind_hole = 0;
+        let mut acked_weight = 0;
         for index in 0..described {
             let sent = &mut self.packets[index];
             let weight = u32::from(sent.weight);
@@ -574,12 +575,22 @@ impl SendWindow {
                 }
                 first_hole.get_or_insert(index);
             }
+            acked_weight += weight * u32::from(sent.is_acked);
+        }
+        let is_full = ack.sacks.len() == SACK_ENTRIES_MAX;
+        if newest && !is_full && self.held - self.unacked() > acked_weight {
+            // A table that ends before what was acknowledged takes it back too: its receiver has lost it, as one that
+            // has crashed and was sent the first packets again.
+            for sent in self.packets.iter_mut().skip(described) {
+                if std::mem::take(&mut sent.is_acked) {
+                    self.flying += u32::from(sent.weight);
+                }
+            }
         }
         self.soft_contiguous = self.packets.iter().take_while(|sent| sent.is_acked).count() as u32;
         if newest {
             self.rack.count_nack(acked_behind_hole);
             // A full table says nothing of what lies behind it (rx-flow.md 6.2).
-            let is_full = ack.sacks.len() == SACK_ENTRIES_MAX;
             let judged = if is_full { described } else { self.packets.len() };
             self.note_missing(ack.serial, judged, progress);
             if is_full {
@@ -790,6 +801,21 @@ mod tests {
         assert!(!newest && progress == Progress::default() && !window.has_unacked());
         window.acknowledge(&ack(4, 0, &[1, 0, 1]), Serial(11)).unwrap();
         assert_eq!(window.in_flight(), 1);
+    }
+
+    #[test]
+    fn a_newer_table_that_ends_before_what_was_acknowledged_takes_it_back() {
+        // S-83: the peer crashed, and was sent 4 again; of 5 and 6, which it had before, it says nothing.
+        let mut window = window(6);
+        window.acknowledge(&ack(4, 6, &[0, 1, 1]), Serial(10)).unwrap();
+        assert_eq!(window.unacked(), 1);
+        window.acknowledge(&ack(5, 4, &[]), Serial(9)).unwrap();
+        assert!(!window.has_unacked(), "an older one takes nothing back");
+        window.acknowledge(&ack(5, 4, &[]), Serial(11)).unwrap();
+        assert_eq!((window.unacked(), window.in_flight()), (2, 2));
+        window.acknowledge(&ack(5, 6, &[0, 1]), Serial(12)).unwrap();
+        window.acknowledge(&ack(5, 6, &[1]), Serial(13)).unwrap();
+        assert_eq!(window.unacked(), 1, "6 again, behind one that came");
     }
 
     #[test]
