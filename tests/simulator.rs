@@ -73,6 +73,30 @@ fn a_first_packet_larger_than_a_small_window_is_taken() {
     }
 }
 
+/// A server that crashes forgets a packet that it had acknowledged softly, and says so by a table that ends before it:
+/// it is sent again (rx-flow.md 1, soft ACK).
+#[test]
+fn what_a_crashed_server_had_acknowledged_softly_is_sent_again() {
+    for seed in seeds(0..1) {
+        let seed = [56305].get(seed as usize).copied().unwrap_or(seed);
+        if let Err(report) = check(seed, true) {
+            panic!("{report}");
+        }
+    }
+}
+
+/// Three that blamed what is right: clients that crashed when they had the whole reply and had gone on to the next call,
+/// and a forgotten connection that began again with packets which an unproved address may not be sent.
+#[test]
+fn a_client_that_crashed_had_its_reply_and_first_packets_may_be_refused() {
+    for seed in seeds(0..3) {
+        let seed = [16975, 48453, 61678].get(seed as usize).copied().unwrap_or(seed);
+        if let Err(report) = check(seed, true) {
+            panic!("{report}");
+        }
+    }
+}
+
 /// A call waits for its turn and fills its connection's room; the one whose turn it is has a sender that sends one
 /// packet, or two, at a time, and goes on all the same: what its application takes is acknowledged for good.
 #[test]

@@ -25,6 +25,8 @@ struct Direction {
     /// As its sender was told.
     acked: Seqs,
     last: Option<u32>,
+    /// All of it came in an earlier life of its receiver, who may have gone on to the next call.
+    had_come: bool,
 }
 
 /// Why a server may take a reply to be acknowledged.
@@ -187,7 +189,7 @@ impl Receipts {
             let is_followed = next.is_some_and(|next| next > number);
             match is_followed {
                 _ if reply.is_whole(&reply.acked) => Proof::Acks,
-                true if reply.is_whole(&reply.came) => Proof::NextCall,
+                true if reply.had_come || reply.is_whole(&reply.came) => Proof::NextCall,
                 true => Proof::NextCallOnly,
                 false => Proof::None,
             }
@@ -200,6 +202,7 @@ impl Receipts {
     pub fn lives_again(&mut self, host: SocketAddr) {
         for ((way, _), direction) in &mut self.directions {
             if way.1 == host {
+                direction.had_come |= direction.is_whole(&direction.came);
                 direction.came = Seqs::default();
             }
             if way.0 == host {
@@ -304,6 +307,8 @@ mod tests {
         arrives(&mut receipts, "D n1 q1 [] \"x\"");
         arrives(&mut receipts, "D n1 q2 [L] \"y\"");
         assert_eq!(receipts.proof(ID), Proof::NextCall);
+        receipts.lives_again(client());
+        assert_eq!(receipts.proof(ID), Proof::NextCall, "its client had it when it went on");
         // Soft ACKs suffice (rx-calls.md 4.2).
         arrives(&mut receipts, "A n1 f2 p2 a[1] =DELAY [C]");
         assert_eq!(receipts.proof(ID), Proof::Acks);

@@ -16,6 +16,9 @@ use crate::wire::{
 /// A sender, and a connection or channel of it.
 type Party = (SocketAddr, SocketAddr, Epoch, Cid);
 
+/// First packets of a server's connection that nobody sees, since an address that is not proved may not be sent them.
+const REFUSED_FIRST_MAX: u32 = 8;
+
 /// A connection as its sender knows it. A server that has forgotten one, by a crash or because nothing was
 /// called for long, begins again with the first serial.
 #[derive(Debug, Default)]
@@ -272,7 +275,8 @@ impl Referee {
         let known = self.connections.entry(party).or_default();
         let is_forgotten = !header.is_from_client() && now - known.began >= server_idle;
         let begins = header.serial == Serial(1)
-            || (header.serial.0 <= 1 + lost_first_max && !header.serial.after(known.last));
+            || (header.serial.0 <= 1 + lost_first_max + REFUSED_FIRST_MAX
+                && !header.serial.after(known.last));
         if known.life != life || (begins && is_forgotten) {
             let times = known.times + 1;
             *known =
